@@ -1,0 +1,44 @@
+/* The passes: each takes a graph from one stage to the next. The one public header of passes/. Every pass is followed by graph_verify. */
+#ifndef INTC_PASSES_H
+#define INTC_PASSES_H
+
+#include "ir/ir.h"
+
+typedef struct {
+    const char *train;  /* GLOB[,GLOB] of parameters that learn; NULL = all */
+    const char *freeze; /* GLOB[,GLOB] of parameters that do not */
+    int bits;           /* mantissa bits of GEMM and convolution operands, 4 to 8 */
+} PassOptions;
+
+/* Turns parameters outside --train or inside --freeze into constants of the graph. A glob that matches nothing is an error. STAGE_LOWERED. */
+bool pass_select(Graph *graph, const PassOptions *options, Diag *diag);
+/* Appends the gradient of the ROLE_LOSS output with respect to every parameter. gradients[i] belongs to the i-th PARAM value of graph->values
+ * (in order of id), NULL where no gradient flows (a note names it). STAGE_LOWERED to STAGE_TRAINED. */
+bool pass_backward(Graph *graph, Value ***gradients, Diag *diag);
+/* Appends SGD with momentum, Nesterov and weight decay for every parameter with a gradient; hyper-parameters are VALUE_HYPER scalars
+ * momentum, decay, step_w, step_g, step_v: v' = momentum*v + g + decay*w; w' = w + step_w*w + step_g*g + step_v*v'. STAGE_TRAINED to STAGE_UPDATED. */
+bool pass_sgd(Graph *graph, Value *const *gradients, Diag *diag);
+/* Widths and exponents: quantizes constants, inserts rescale. STAGE_LOWERED or STAGE_UPDATED to STAGE_SCALED. */
+bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag);
+/* Inference: gives every dynamic rescale of an activation, and every input, a slot for its calibrated exponent; `fixed` is the copy that uses them.
+ * slots[i] names the value of the calibrating graph whose exponent the i-th slot collects. STAGE_SCALED. */
+bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count, Diag *diag);
+/* Constant folding, identity moves, double rescale. Any stage from STAGE_LOWERED. */
+bool pass_fold(Graph *graph, Diag *diag);
+/* Drops nodes that no output and no update needs. */
+bool pass_dce(Graph *graph, Diag *diag);
+/* Channels-last order for values around convolutions and pools. STAGE_SCALED. */
+bool pass_layout(Graph *graph, Diag *diag);
+/* Marks pointwise nodes that are evaluated inside their single consumer's kernel. STAGE_SCALED. */
+bool pass_fuse(Graph *graph, Diag *diag);
+/* Liveness and offsets of every stored value of all graphs in one arena; PARAM and STATE of the same name share their place and come first.
+ * STAGE_SCALED to STAGE_PLANNED. */
+typedef struct {
+    int64_t state_size;     /* [0, state_size): persistent */
+    int64_t constants_size; /* then constants */
+    int64_t arena_size;
+    int64_t random_offset;
+} Plan;
+bool pass_memplan(Graph *const *graphs, int count, Plan *plan, Diag *diag);
+
+#endif

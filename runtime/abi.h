@@ -1,0 +1,101 @@
+/* The ABI between a compiled module and the runtime: what codegen emits and runtime/ reads. Freestanding.
+ * All memory of a trainer is one arena. Its first state_size bytes persist (parameters, momentum, exponents of both, calibrated exponents):
+ * they are what a checkpoint holds. */
+#ifndef INTC_RUNTIME_ABI_H
+#define INTC_RUNTIME_ABI_H
+
+#include <stdint.h>
+
+#define INTC_ABI_VERSION 1
+#define INTC_ARENA_ALIGN 64
+
+enum intc_type { INTC_I8 = 1, INTC_I16, INTC_I32, INTC_I64 };
+
+enum intc_tensor_kind {
+    INTC_INPUT,      /* data of a batch: the runtime maps it to `bits` bits and sets the exponent */
+    INTC_TARGET,     /* labels (integer) or values (mapped like an input) */
+    INTC_PARAM,      /* learned initializer, 16-bit master */
+    INTC_STATE,      /* momentum */
+    INTC_HYPER,      /* scalar i32 mantissa with exponent; name: momentum, decay, step_w, step_g, step_v */
+    INTC_PREDICTION, /* output of infer */
+    INTC_LOSS,       /* step: scalar, the loss that is minimised; infer: [batch], the loss of each row, or a scalar where rows cannot be told apart */
+    INTC_METRIC      /* scalar i64 counter: correct predictions; rows with a label outside [0, classes) do not count */
+};
+
+/* Which function reads or writes the tensor. */
+enum intc_tensor_scope { INTC_IN_STEP = 1, INTC_IN_INFER = 2, INTC_IN_BOTH = 3 };
+
+struct intc_tensor {
+    const char *name; /* as in the ONNX model */
+    int32_t kind, scope, type, rank;
+    int32_t integer;  /* labels: no exponent */
+    int32_t bits;     /* width that an input is mapped to */
+    int64_t dim[8];
+    int64_t stride[8];         /* of each logical dimension, in elements */
+    int64_t offset;            /* of the first element, in bytes from the arena */
+    int64_t exponent_offset;   /* of the i32 exponent; -1 for integers */
+    int64_t calibrated_offset; /* of the calibrated exponent (i32) of an input or prediction in infer; -1 otherwise */
+    int64_t classes;           /* targets: labels are in [0, classes); 0 otherwise */
+};
+
+/* After a calibration batch: slot = max(slot, exponent). */
+struct intc_calibration {
+    int64_t exponent_offset, slot_offset;
+};
+
+struct intc_pool;
+typedef void intc_kernel(unsigned char *arena, int64_t begin, int64_t end);
+typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
+
+/* Calls kernel on disjoint ranges that cover [0, count), on the pool's threads; returns when all are done. Defined by the runtime. */
+void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count);
+
+/* One place of an exported model whose bytes come from the arena. */
+enum intc_patch_kind {
+    INTC_PATCH_F32,            /* elements of tensor as float32 */
+    INTC_PATCH_F16,            /* as float16 */
+    INTC_PATCH_F64,            /* as float64 */
+    INTC_PATCH_I8,             /* parameter mapped to `bits` bits, nearest */
+    INTC_PATCH_I32_AT,         /* parameter brought to the exponent `exponent_of` + `exponent_of2`, nearest, int32 */
+    INTC_PATCH_SCALE,          /* float32 2^e, e = exponent given by `exponent_of` */
+};
+struct intc_patch {
+    int64_t offset, size;      /* in the model's bytes */
+    int32_t kind;
+    int32_t tensor;            /* index into tensors; -1 for INTC_PATCH_SCALE of a slot */
+    int32_t bits;
+    int32_t transpose;         /* I8: a 2-D parameter is written transposed */
+    int64_t exponent_offset;   /* arena offset of an i32 exponent: SCALE; x of I32_AT */
+    int32_t weight;            /* I32_AT: index of the weight tensor whose 8-bit exponent is added; SCALE: the parameter whose 8-bit exponent it is, or -1 */
+};
+struct intc_model {
+    const char *format; /* "float", "int8", "qdq" */
+    const char *refusal; /* NULL, or why this format cannot be written; then there are no bytes */
+    const unsigned char *bytes;
+    int64_t size;
+    const struct intc_patch *patches;
+    int64_t patch_count;
+};
+
+struct intc_module {
+    uint32_t abi;
+    uint32_t tensor_count, calibration_count, model_count;
+    const char *name;    /* file name of the model */
+    const char *options; /* "--batch=128 --bits=8 ..." */
+    const char *loss;    /* cross-entropy, mse, ... */
+    const struct intc_tensor *tensors;
+    const struct intc_calibration *calibrations;
+    const struct intc_model *models;
+    int64_t batch;
+    int64_t arena_size, state_size;
+    int64_t random_offset; /* two u64: seed, step */
+    const unsigned char *initial_state;
+    const unsigned char *constants; /* copied to [state_size, state_size + constants_size) at start */
+    int64_t constants_size;
+    intc_entry *step, *calibrate, *infer;
+};
+
+/* The module a trainer is linked with. */
+extern const struct intc_module intc_module;
+
+#endif
