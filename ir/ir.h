@@ -1,7 +1,7 @@
 /* The integer IR: graphs of nodes and values. The one public header of ir/.
  *
- * A graph holds a topologically ordered list of nodes. A value is a tensor: logical shape (row-major meaning), mantissa type, the bound of its
- * mantissas and how its exponent is known. Until the pass `exponents` non-integer values have type T_REAL; after it none has.
+ * A graph holds a topologically ordered list of nodes. A value is a tensor: logical shape (row-major meaning), mantissa type, the bound of
+ * its mantissas and how its exponent is known. Until the pass `exponents` non-integer values have type T_REAL; after it none has.
  * docs/architecture.md tells the stages, docs/operators.md what each op computes. */
 #ifndef INTC_IR_H
 #define INTC_IR_H
@@ -87,12 +87,12 @@ void attr_set(Node *node, Attr attr);
 /* --- values, nodes, graphs --- */
 
 typedef enum {
-    VALUE_NODE,   /* output of a node */
-    VALUE_INPUT,  /* data or target of a batch; the runtime fills it */
-    VALUE_PARAM,  /* an initializer that learns */
-    VALUE_STATE,  /* kept between steps: momentum, calibrated exponents */
-    VALUE_CONST,  /* known at compile time */
-    VALUE_HYPER   /* scalar that the runtime computes from the hyper-parameters: 31-bit mantissa and exponent */
+    VALUE_NODE,  /* output of a node */
+    VALUE_INPUT, /* data or target of a batch; the runtime fills it */
+    VALUE_PARAM, /* an initializer that learns */
+    VALUE_STATE, /* kept between steps: momentum, calibrated exponents */
+    VALUE_CONST, /* known at compile time */
+    VALUE_HYPER  /* scalar that the runtime computes from the hyper-parameters: 31-bit mantissa and exponent */
 } ValueKind;
 
 typedef enum { EXPONENT_NONE, EXPONENT_CONST, EXPONENT_DYNAMIC } ExponentKind;
@@ -250,7 +250,8 @@ bool graph_verify(const Graph *graph, Diag *diag);
 
 typedef enum { EVAL_INTEGER, EVAL_REAL } EvalMode;
 
-/* A tensor of the interpreter: logical row-major order. Integer mode uses mantissa and exponent, real mode real; integer values use mantissa in both. */
+/* A tensor of the interpreter: logical row-major order. Integer mode uses mantissa and exponent, real mode real; integer values use
+ * mantissa in both. */
 typedef struct {
     int64_t *mantissa;
     double *real;
@@ -267,7 +268,8 @@ typedef struct {
 /* Allocates every tensor and loads PARAM, STATE and CONST with their initial contents. Integer mode needs STAGE_SCALED or later. */
 Eval *eval_new(Graph *graph, EvalMode mode);
 void eval_free(Eval *eval);
-/* Runs all nodes, then the updates. INPUT and HYPER tensors must be filled. Integer mode checks every mantissa against its value's bound. */
+/* Runs all nodes, then the updates. INPUT and HYPER tensors must be filled. Integer mode checks every mantissa against its value's bound.
+ */
 void eval_run(Eval *eval);
 /* Runs the nodes only. */
 void eval_nodes(Eval *eval);

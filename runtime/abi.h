@@ -18,8 +18,9 @@ enum intc_tensor_kind {
     INTC_STATE,      /* momentum */
     INTC_HYPER,      /* scalar i32 mantissa with exponent; name: momentum, decay, step_w, step_g, step_v */
     INTC_PREDICTION, /* output of infer */
-    INTC_LOSS,       /* step: scalar, the loss that is minimised; infer: [batch], the loss of each row, or a scalar where rows cannot be told apart */
-    INTC_METRIC      /* scalar i64 counter: correct predictions; rows with a label outside [0, classes) do not count */
+    INTC_LOSS,  /* step: scalar, the loss that is minimised; infer: [batch], the loss of each row, or a scalar where rows cannot be told
+                   apart */
+    INTC_METRIC /* scalar i64 counter: correct predictions; rows with a label outside [0, classes) do not count */
 };
 
 /* Which function reads or writes the tensor. */
@@ -28,8 +29,8 @@ enum intc_tensor_scope { INTC_IN_STEP = 1, INTC_IN_INFER = 2, INTC_IN_BOTH = 3 }
 struct intc_tensor {
     const char *name; /* as in the ONNX model */
     int32_t kind, scope, type, rank;
-    int32_t integer;  /* labels: no exponent */
-    int32_t bits;     /* width that an input is mapped to */
+    int32_t integer; /* labels: no exponent */
+    int32_t bits;    /* width that an input is mapped to */
     int64_t dim[8];
     int64_t stride[8];         /* of each logical dimension, in elements */
     int64_t offset;            /* of the first element, in bytes from the arena */
@@ -52,24 +53,25 @@ void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char
 
 /* One place of an exported model whose bytes come from the arena. */
 enum intc_patch_kind {
-    INTC_PATCH_F32,            /* elements of tensor as float32 */
-    INTC_PATCH_F16,            /* as float16 */
-    INTC_PATCH_F64,            /* as float64 */
-    INTC_PATCH_I8,             /* parameter mapped to `bits` bits, nearest */
-    INTC_PATCH_I32_AT,         /* parameter brought to the exponent `exponent_of` + `exponent_of2`, nearest, int32 */
-    INTC_PATCH_SCALE,          /* float32 2^e, e = exponent given by `exponent_of` */
+    INTC_PATCH_F32,    /* elements of tensor as float32 */
+    INTC_PATCH_F16,    /* as float16 */
+    INTC_PATCH_F64,    /* as float64 */
+    INTC_PATCH_I8,     /* parameter mapped to `bits` bits, nearest */
+    INTC_PATCH_I32_AT, /* parameter brought to the exponent `exponent_of` + `exponent_of2`, nearest, int32 */
+    INTC_PATCH_SCALE,  /* float32 2^e, e = exponent given by `exponent_of` */
 };
 struct intc_patch {
-    int64_t offset, size;      /* in the model's bytes */
+    int64_t offset, size; /* in the model's bytes */
     int32_t kind;
-    int32_t tensor;            /* index into tensors; -1 for INTC_PATCH_SCALE of a slot */
+    int32_t tensor; /* index into tensors; -1 for INTC_PATCH_SCALE of a slot */
     int32_t bits;
-    int32_t transpose;         /* I8: a 2-D parameter is written transposed */
-    int64_t exponent_offset;   /* arena offset of an i32 exponent: SCALE; x of I32_AT */
-    int32_t weight;            /* I32_AT: index of the weight tensor whose 8-bit exponent is added; SCALE: the parameter whose 8-bit exponent it is, or -1 */
+    int32_t transpose;       /* I8: a 2-D parameter is written transposed */
+    int64_t exponent_offset; /* arena offset of an i32 exponent: SCALE; x of I32_AT */
+    int32_t weight; /* I32_AT: index of the weight tensor whose 8-bit exponent is added; SCALE: the parameter whose 8-bit exponent it is, or
+                       -1 */
 };
 struct intc_model {
-    const char *format; /* "float", "int8", "qdq" */
+    const char *format;  /* "float", "int8", "qdq" */
     const char *refusal; /* NULL, or why this format cannot be written; then there are no bytes */
     const unsigned char *bytes;
     int64_t size;

@@ -1,0 +1,206 @@
+/* Widths and exponent rules: bounds of mantissas, types, and the constants of the exponent rules, as docs/operators.md states them.
+ * Before: the inputs of the node have types and bounds. After node_infer_width the outputs have theirs. */
+#include "ir/infer.h"
+#include "ir/ir.h"
+#include "runtime/fixed.h"
+
+#include <string.h>
+
+static int64_t product(int64_t a, int64_t b) {
+    int64_t p;
+    return __builtin_mul_overflow(a, b, &p) ? INT64_MAX : p;
+}
+
+int64_t bound_same(const Node *node) {
+    return node->in[0]->bound;
+}
+
+int64_t bound_rescale(const Node *node) {
+    int64_t top = (int64_t)1 << (attr_int(node, "bits", 8) - 1);
+    return node->in_count == 2 ? top : top - 1;
+}
+
+int64_t bound_constant(const Node *node) {
+    int64_t mantissa;
+    int exponent;
+    real_to_fixed(attr_real(node, "value", 1.0), &mantissa, &exponent);
+    return product(node->in[0]->bound, mantissa < 0 ? -mantissa : mantissa);
+}
+
+/* Length of a contraction's sum. */
+static int64_t terms(const Node *node) {
+    const Value *a = node->in[0], *b = node->in[1];
+    int64_t k = 1;
+    switch (node->op) {
+    case OP_matmul:
+        return a->shape.dim[a->shape.rank - (attr_int(node, "ta", 0) ? 2 : 1)];
+    case OP_conv:
+        for (int i = 1; i < b->shape.rank; i++)
+            k *= b->shape.dim[i];
+        return k;
+    case OP_conv_dgrad:
+        k = b->shape.dim[0] / attr_int(node, "group", 1);
+        for (int i = 2; i < b->shape.rank; i++)
+            k *= b->shape.dim[i];
+        return k;
+    case OP_conv_wgrad:
+        k = b->shape.dim[0];
+        for (int i = 2; i < b->shape.rank; i++)
+            k *= b->shape.dim[i];
+        return k;
+    default:
+        internal_error("%s is no contraction", op_info(node->op)->name);
+    }
+}
+
+int64_t bound_contract(const Node *node) {
+    return product(product(node->in[0]->bound, node->in[1]->bound), terms(node));
+}
+
+int64_t bound_product(const Node *node) {
+    return product(node->in[0]->bound, node->in[1]->bound);
+}
+
+int64_t bound_quotient(const Node *node) {
+    return product(node->in[0]->bound, (int64_t)1 << 30);
+}
+
+int64_t bound_aligned(const Node *node) {
+    return (int64_t)1 << node_align_bits(node);
+}
+
+int64_t bound_aligned64(const Node *node) {
+    return bound_aligned(node);
+}
+
+int64_t bound_slope(const Node *node) {
+    int64_t slope = (int64_t)(attr_real(node, "alpha", 0.01) * 16777216.0);
+    slope = (slope < 0 ? -slope : slope) + 1;
+    return product(node->in[0]->bound, slope > 16777216 ? slope : 16777216);
+}
+
+int64_t bound_q15(const Node *node) {
+    (void)node;
+    return 32768;
+}
+
+int64_t bound_q15_of_0(const Node *node) {
+    return product(node->in[0]->bound, 32768);
+}
+
+int64_t bound_q16_log(const Node *node) {
+    (void)node;
+    return ((int64_t)1 << 30) + ((int64_t)1 << 22);
+}
+
+int64_t bound_mask(const Node *node) {
+    (void)node;
+    return 1;
+}
+
+int64_t bound_counter(const Node *node) {
+    return shape_elements(node->in[1]->shape);
+}
+
+int64_t bound_count(const Node *node) {
+    int64_t n = shape_elements(node->in[0]->shape), kept = shape_elements(node->out[0]->shape);
+    return product(node->in[0]->bound, kept == 0 ? 1 : n / kept);
+}
+
+int64_t bound_window(const Node *node) {
+    int count;
+    const int64_t *kernel = attr_ints(node, "kernel", &count);
+    int64_t bound = node->in[0]->bound;
+    for (int i = 0; i < count; i++)
+        bound = product(bound, kernel[i]);
+    return bound;
+}
+
+/* p·Σ dy with p <= 2^15 and a row of n elements, plus dy·2^15. */
+int64_t bound_row_grad(const Node *node) {
+    int64_t n = node->in[0]->shape.dim[attr_int(node, "axis", 0)];
+    int64_t scale = node->op == OP_softmax_grad ? product(node->in[1]->bound, product(n + 1, 32768)) : product(n + 1, 32768);
+    return product(node->in[0]->bound, scale);
+}
+
+int64_t bound_label_grad(const Node *node) {
+    return product(node->in[2]->bound, 32768);
+}
+
+int64_t bound_label(const Node *node) {
+    return node->in_count == 2 ? node->in[1]->bound : 1;
+}
+
+void node_infer_width(Node *node) {
+    const OpInfo *info = op_info(node->op);
+    Value *out = node->out[0];
+    if (out->integer)
+        return;
+    out->bound = info->bound(node);
+    bool keeps = info->exponent == RULE_SAME && out->bound == node->in[0]->bound;
+    if (keeps)
+        out->type = node->in[0]->type;
+    else if (info->exponent == RULE_RESCALE || info->exponent == RULE_LABEL)
+        out->type = type_for_bound(out->bound);
+    else
+        out->type = out->bound <= ACCUMULATOR_BOUND ? T_I32 : T_I64;
+    out->exponent_kind = info->exponent == RULE_CONST ? EXPONENT_CONST : EXPONENT_DYNAMIC;
+    out->exponent = info->exponent == RULE_CONST ? node_exponent_constant(node) : 0;
+}
+
+int node_exponent_weight(const Node *node, int input) {
+    if (node->in[input]->integer)
+        return 0;
+    switch (node->op) {
+    case OP_div:
+        return input == 1 ? -1 : 1;
+    case OP_softmax_grad:
+        return input == 1 ? 2 : 1;
+    case OP_sigmoid_grad:
+    case OP_tanh_grad:
+    case OP_log_softmax_grad:
+        return input == 0;
+    case OP_cross_entropy_grad:
+        return input == 2;
+    default:
+        return 1;
+    }
+}
+
+int node_exponent_constant(const Node *node) {
+    switch (node->op) {
+    case OP_mul_const: {
+        int64_t mantissa;
+        int exponent;
+        real_to_fixed(attr_real(node, "value", 1.0), &mantissa, &exponent);
+        return exponent;
+    }
+    case OP_div:
+        return -30;
+    case OP_leaky_relu:
+    case OP_leak:
+        return -24;
+    case OP_sigmoid:
+    case OP_tanh:
+    case OP_softmax:
+    case OP_sigmoid_grad:
+    case OP_tanh_grad:
+    case OP_log_softmax_grad:
+    case OP_cross_entropy_grad:
+        return -15;
+    case OP_log_softmax:
+    case OP_cross_entropy:
+        return -16;
+    default:
+        return 0;
+    }
+}
+
+int node_align_bits(const Node *node) {
+    if (node->op == OP_weighted_sum)
+        return ALIGN_BITS_64;
+    for (int i = 0; i < node->in_count; i++)
+        if (node->in[i]->type == T_I64)
+            return ALIGN_BITS_64;
+    return ALIGN_BITS_32;
+}
