@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""export.py [--out DIR] [--seed N] [--exporter legacy|dynamo|both] [NAME...]: writes the small models of this folder from PyTorch.
+
+Needs torch, onnx and onnxscript. The same seed gives the same weights; without names the files kept in the repository are written.
+The legacy exporter writes a dynamic batch. The dynamo exporter writes the batch FIXED_BATCH into its Reshape constants, except for the
+models in DYNAMIC, so that both ways in which users' files arrive are here."""
+import argparse
+import os
+import tempfile
+import warnings
+
+import onnx
+import torch
+from torch import nn
+
+FIXED_BATCH = 4
+DYNAMIC = {"vgg"}
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def mlp_bench():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+
+
+def lenet5():
+    return nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+
+
+def vgg():
+    def block(i, o):
+        return [nn.Conv2d(i, o, 3, padding=1), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*block(1, 8), *block(8, 16), nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def digits_mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def digits_cnn():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2),
+                         nn.Flatten(), nn.Linear(64, 10))
+
+
+# Maker, shape of one sample, exporters whose file is kept in the repository.
+MODELS = {
+    "mlp": (mlp, (1, 28, 28), ("legacy",)),
+    "mlp_bench": (mlp_bench, (1, 28, 28), ()),
+    "lenet5": (lenet5, (1, 28, 28), ("legacy", "dynamo")),
+    "vgg": (vgg, (1, 28, 28), ("legacy", "dynamo")),
+    "digits_mlp": (digits_mlp, (1, 8, 8), ("legacy", "dynamo")),
+    "digits_cnn": (digits_cnn, (1, 8, 8), ("legacy", "dynamo")),
+}
+
+
+def make(name, seed):
+    """The network with PyTorch's own initialisation from `seed`."""
+    torch.manual_seed(seed)
+    return MODELS[name][0]()
+
+
+def export(net, name, path, exporter="legacy"):
+    """Writes net, made by make(name, …), to path with all weights inside the file."""
+    shape = MODELS[name][1]
+    net.train()
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        draft = os.path.join(folder, "model.onnx")
+        sample = torch.zeros(FIXED_BATCH, *shape)
+        if exporter == "legacy":
+            torch.onnx.export(net, (sample,), draft, dynamo=False, input_names=["image"], output_names=["logits"],
+                              training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False,
+                              dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}})
+        else:
+            shapes = ({0: torch.export.Dim("batch")},) if name in DYNAMIC else None
+            torch.onnx.export(net, (sample,), draft, dynamo=True, input_names=["image"], output_names=["logits"],
+                              dynamic_shapes=shapes, external_data=False, verbose=False)
+        model = onnx.load(draft)
+    strip_traces(model)
+    onnx.checker.check_model(model, full_check=True)
+    with open(path, "wb") as file:
+        file.write(model.SerializeToString(deterministic=True))
+
+
+def strip_traces(model):
+    """Stack traces name files of the exporting machine and are of no use to anybody else."""
+    graph = model.graph
+    for holder in [model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
+        kept = [entry for entry in holder.metadata_props if "stack_trace" not in entry.key]
+        del holder.metadata_props[:]
+        holder.metadata_props.extend(kept)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--exporter", choices=["legacy", "dynamo", "both"])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(MODELS))
+    arguments = parser.parse_args()
+    for name in arguments.names or MODELS:
+        kept = MODELS[name][2]
+        if arguments.exporter or arguments.names:
+            kept = ("legacy", "dynamo") if arguments.exporter in (None, "both") else (arguments.exporter,)
+        for exporter in kept:
+            path = os.path.join(arguments.out, name + ("_dynamo" if exporter == "dynamo" else "") + ".onnx")
+            export(make(name, arguments.seed), name, path, exporter)
+            print(f"{path}: {os.path.getsize(path)} bytes")
+
+
+if __name__ == "__main__":
+    main()
