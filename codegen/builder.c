@@ -1,0 +1,398 @@
+/* Builder helpers of codegen: kernels, memory, loops, arithmetic. Needs a Codegen whose module and builder exist; what is emitted goes to
+ * the builder's position. */
+#include "codegen/emit.h"
+
+#include <string.h>
+
+/* Below this much work a kernel is called directly: waking threads costs more. */
+enum { PARALLEL_WORK = 30000 };
+
+/* --- kernels --- */
+
+/* Every function starts with a head block for locals and values computed once; it ends in a branch to the first block of the body. */
+void function_start(Codegen *cg, LLVMValueRef function) {
+    LLVMBasicBlockRef head = LLVMAppendBasicBlockInContext(cg->context, function, "head");
+    LLVMBasicBlockRef body = LLVMAppendBasicBlockInContext(cg->context, function, "body");
+    LLVMPositionBuilderAtEnd(cg->builder, head);
+    LLVMBuildBr(cg->builder, body);
+    LLVMPositionBuilderAtEnd(cg->builder, body);
+    cg->function = function;
+    cg->head = head;
+    memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
+}
+
+void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
+    cg->entry_block = LLVMGetInsertBlock(cg->builder);
+    cg->entry_head = cg->head;
+    cg->node = node;
+    const char *name =
+        arena_printf(cg->memory, "%s.%d.%s%s%s", cg->prefix, cg->kernels++, op_info(node->op)->name, *suffix ? "." : "", suffix);
+    cg->kernel = LLVMAddFunction(cg->module, name, cg->kernel_type);
+    LLVMSetLinkage(cg->kernel, LLVMInternalLinkage);
+    LLVMAttributeRef nounwind = LLVMCreateEnumAttribute(cg->context, LLVMGetEnumAttributeKindForName("nounwind", 8), 0);
+    LLVMAttributeRef align = LLVMCreateEnumAttribute(cg->context, LLVMGetEnumAttributeKindForName("align", 5), INTC_ARENA_ALIGN);
+    LLVMAddAttributeAtIndex(cg->kernel, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, nounwind);
+    LLVMAddAttributeAtIndex(cg->kernel, 1, align);
+    cg->arena = LLVMGetParam(cg->kernel, 0);
+    cg->begin = LLVMGetParam(cg->kernel, 1);
+    cg->end = LLVMGetParam(cg->kernel, 2);
+    cg->region_count = cg->access_count = 0;
+    function_start(cg, cg->kernel);
+}
+
+static bool regions_overlap(Region a, Region b) {
+    return a.offset < b.offset + b.size && b.offset < a.offset + a.size;
+}
+
+/* Gives every recorded access its alias scope, and the scopes of all disjoint regions as those it does not alias. */
+static void mark_all(Codegen *cg) {
+    LLVMContextRef context = cg->context;
+    unsigned scope_kind = LLVMGetMDKindIDInContext(context, "alias.scope", 11), none_kind = LLVMGetMDKindIDInContext(context, "noalias", 7);
+    size_t length;
+    const char *name = LLVMGetValueName2(cg->kernel, &length);
+    LLVMMetadataRef domain_name = LLVMMDStringInContext2(context, name, length);
+    LLVMMetadataRef domain = LLVMMDNodeInContext2(context, &domain_name, 1);
+    LLVMMetadataRef scopes[MAX_REGIONS];
+    for (int i = 0; i < cg->region_count; i++) {
+        const char *text = arena_printf(cg->memory, "%s.%d", name, i);
+        LLVMMetadataRef parts[2] = {LLVMMDStringInContext2(context, text, strlen(text)), domain};
+        scopes[i] = LLVMMDNodeInContext2(context, parts, 2);
+    }
+    LLVMValueRef own[MAX_REGIONS], others[MAX_REGIONS];
+    for (int i = 0; i < cg->region_count; i++) {
+        LLVMMetadataRef disjoint[MAX_REGIONS];
+        size_t count = 0;
+        for (int j = 0; j < cg->region_count; j++)
+            if (!regions_overlap(cg->regions[i], cg->regions[j]))
+                disjoint[count++] = scopes[j];
+        own[i] = LLVMMetadataAsValue(context, LLVMMDNodeInContext2(context, &scopes[i], 1));
+        others[i] = count == 0 ? NULL : LLVMMetadataAsValue(context, LLVMMDNodeInContext2(context, disjoint, count));
+    }
+    for (int i = 0; i < cg->access_count; i++) {
+        Access access = cg->accesses[i];
+        LLVMSetMetadata(access.instruction, scope_kind, own[access.region]);
+        if (others[access.region] != NULL)
+            LLVMSetMetadata(access.instruction, none_kind, others[access.region]);
+    }
+}
+
+void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
+    LLVMBuildRetVoid(cg->builder);
+    mark_all(cg);
+    cg->function = cg->entry;
+    cg->head = cg->entry_head;
+    cg->arena = cg->entry_arena;
+    cg->begin = cg->end = NULL;
+    memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
+    LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
+    if (tiles > 1 && work >= PARALLEL_WORK) {
+        LLVMValueRef parallel = LLVMGetNamedFunction(cg->module, "intc_rt_parallel");
+        LLVMValueRef args[] = {cg->entry_pool, cg->kernel, cg->entry_arena, const64(cg, tiles)};
+        LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(parallel), parallel, args, 4, "");
+    } else {
+        LLVMValueRef args[] = {cg->entry_arena, const64(cg, 0), const64(cg, tiles)};
+        LLVMBuildCall2(cg->builder, cg->kernel_type, cg->kernel, args, 3, "");
+    }
+}
+
+int64_t scratch_alloc(Codegen *cg, int64_t bytes) {
+    int64_t base = (cg->source->arena_size + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
+    int64_t at = base + cg->scratch;
+    cg->scratch += (bytes + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
+    if (cg->scratch > cg->scratch_size)
+        cg->scratch_size = cg->scratch;
+    return at;
+}
+
+/* --- constants, types --- */
+
+LLVMValueRef const32(const Codegen *cg, int64_t x) {
+    return LLVMConstInt(cg->i32, (unsigned long long)x, true);
+}
+
+LLVMValueRef const64(const Codegen *cg, int64_t x) {
+    return LLVMConstInt(cg->i64, (unsigned long long)x, true);
+}
+
+LLVMTypeRef element_type(const Codegen *cg, Type type) {
+    switch (type) {
+    case T_I8:
+        return cg->i8;
+    case T_I16:
+        return cg->i16;
+    case T_I32:
+        return cg->i32;
+    case T_I64:
+        return cg->i64;
+    case T_REAL:
+        break;
+    }
+    internal_error("codegen met a value without a type");
+}
+
+LLVMValueRef const_table(Codegen *cg, const char *name, LLVMTypeRef type, const int64_t *data, int count) {
+    LLVMValueRef global = LLVMGetNamedGlobal(cg->module, name);
+    if (global != NULL)
+        return global;
+    LLVMValueRef *items = arena_alloc(cg->memory, (size_t)count, sizeof *items);
+    for (int i = 0; i < count; i++)
+        items[i] = LLVMConstInt(type, (unsigned long long)data[i], true);
+    LLVMValueRef init = LLVMConstArray2(type, items, (uint64_t)count);
+    global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), name);
+    LLVMSetInitializer(global, init);
+    LLVMSetGlobalConstant(global, true);
+    LLVMSetLinkage(global, LLVMPrivateLinkage);
+    LLVMSetUnnamedAddress(global, LLVMGlobalUnnamedAddr);
+    LLVMSetAlignment(global, INTC_ARENA_ALIGN);
+    return global;
+}
+
+bool target_has(const Codegen *cg, const char *feature) {
+    size_t length = strlen(feature);
+    bool has = false;
+    for (const char *at = cg->features; *at != '\0';) {
+        const char *end = strchr(at, ',');
+        size_t size = end == NULL ? strlen(at) : (size_t)(end - at);
+        if (size == length + 1 && memcmp(at + 1, feature, length) == 0)
+            has = *at == '+';
+        at += size + (end != NULL);
+    }
+    return has;
+}
+
+/* --- memory --- */
+
+LLVMValueRef arena_at(Codegen *cg, int64_t offset) {
+    LLVMValueRef index = const64(cg, offset);
+    return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &index, 1, "");
+}
+
+int64_t value_bytes(const Value *value) {
+    return shape_elements(value->shape) * type_bytes(value->type);
+}
+
+void mark_access(Codegen *cg, LLVMValueRef instruction, int64_t offset, int64_t size) {
+    if (cg->function != cg->kernel || cg->access_count == MAX_ACCESSES || LLVMIsAInstruction(instruction) == NULL)
+        return;
+    int region = 0;
+    while (region < cg->region_count && (cg->regions[region].offset != offset || cg->regions[region].size != size))
+        region++;
+    if (region == cg->region_count) {
+        if (region == MAX_REGIONS)
+            return;
+        cg->regions[cg->region_count++] = (Region){offset, size};
+    }
+    cg->accesses[cg->access_count++] = (Access){instruction, region};
+}
+
+LLVMValueRef load_at(Codegen *cg, int64_t offset, int64_t size, LLVMTypeRef type, LLVMTypeRef element, LLVMValueRef index, unsigned align) {
+    LLVMValueRef base = arena_at(cg, offset);
+    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, element, base, &index, 1, "");
+    LLVMValueRef load = LLVMBuildLoad2(cg->builder, type, address, "");
+    LLVMSetAlignment(load, align);
+    mark_access(cg, load, offset, size);
+    return load;
+}
+
+void store_at(Codegen *cg, int64_t offset, int64_t size, LLVMTypeRef element, LLVMValueRef index, LLVMValueRef x, unsigned align) {
+    LLVMValueRef base = arena_at(cg, offset);
+    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, element, base, &index, 1, "");
+    LLVMValueRef store = LLVMBuildStore(cg->builder, x, address);
+    LLVMSetAlignment(store, align);
+    mark_access(cg, store, offset, size);
+}
+
+LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index) {
+    LLVMTypeRef type = element_type(cg, value->type);
+    if (value->offset < 0)
+        internal_error("codegen: value %s is read but not stored", value->name);
+    return load_at(cg, value->offset, value_bytes(value), type, type, index, (unsigned)type_bytes(value->type));
+}
+
+LLVMValueRef load_as(Codegen *cg, const Value *value, LLVMValueRef index, int bits) {
+    return as_bits(cg, load_element(cg, value, index), bits);
+}
+
+void store_element(Codegen *cg, const Value *value, LLVMValueRef index, LLVMValueRef x) {
+    LLVMTypeRef type = element_type(cg, value->type);
+    if (value->offset < 0)
+        internal_error("codegen: value %s has no place", value->name);
+    store_at(cg, value->offset, value_bytes(value), type, index, as_bits(cg, x, type_bytes(value->type) * 8),
+             (unsigned)type_bytes(value->type));
+}
+
+/* Leaves the builder where it was: at the end of its block, or before the head's terminator. */
+static LLVMValueRef stack_place(Codegen *cg, LLVMTypeRef type, LLVMValueRef count) {
+    LLVMBasicBlockRef saved = LLVMGetInsertBlock(cg->builder);
+    LLVMPositionBuilderBefore(cg->builder, LLVMGetFirstInstruction(cg->head));
+    LLVMValueRef place = count == NULL ? LLVMBuildAlloca(cg->builder, type, "") : LLVMBuildArrayAlloca(cg->builder, type, count, "");
+    LLVMPositionBuilderAtEnd(cg->builder, saved);
+    if (saved == cg->head)
+        LLVMPositionBuilderBefore(cg->builder, LLVMGetBasicBlockTerminator(saved));
+    return place;
+}
+
+LLVMValueRef local_new(Codegen *cg, LLVMTypeRef type, LLVMValueRef init) {
+    LLVMValueRef local = stack_place(cg, type, NULL);
+    LLVMBuildStore(cg->builder, init, local);
+    return local;
+}
+
+LLVMValueRef local_get(Codegen *cg, LLVMTypeRef type, LLVMValueRef local) {
+    return LLVMBuildLoad2(cg->builder, type, local, "");
+}
+
+void local_set(Codegen *cg, LLVMValueRef local, LLVMValueRef x) {
+    LLVMBuildStore(cg->builder, x, local);
+}
+
+LLVMValueRef local_array(Codegen *cg, LLVMTypeRef type, int64_t count) {
+    return stack_place(cg, type, const64(cg, count));
+}
+
+/* --- control flow --- */
+
+static LLVMBasicBlockRef block_new(Codegen *cg, const char *name) {
+    return LLVMAppendBasicBlockInContext(cg->context, cg->function, name);
+}
+
+Loop loop_begin_step(Codegen *cg, LLVMValueRef begin, LLVMValueRef end, int64_t step) {
+    Loop loop = {.body = block_new(cg, "loop"), .step = const64(cg, step)};
+    LLVMBasicBlockRef exit = block_new(cg, "done");
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(cg->builder);
+    loop.exit = exit;
+    LLVMValueRef any = LLVMBuildICmp(cg->builder, LLVMIntSLT, begin, end, "");
+    LLVMBuildCondBr(cg->builder, any, loop.body, exit);
+    LLVMPositionBuilderAtEnd(cg->builder, loop.body);
+    loop.index = LLVMBuildPhi(cg->builder, cg->i64, "");
+    LLVMAddIncoming(loop.index, &begin, &before, 1);
+    loop.end = end;
+    return loop;
+}
+
+Loop loop_begin(Codegen *cg, LLVMValueRef begin, LLVMValueRef end) {
+    return loop_begin_step(cg, begin, end, 1);
+}
+
+void loop_end(Codegen *cg, Loop *loop) {
+    LLVMValueRef next = LLVMBuildNSWAdd(cg->builder, loop->index, loop->step, "");
+    LLVMValueRef more = LLVMBuildICmp(cg->builder, LLVMIntSLT, next, loop->end, "");
+    LLVMBasicBlockRef last = LLVMGetInsertBlock(cg->builder);
+    LLVMBuildCondBr(cg->builder, more, loop->body, loop->exit);
+    LLVMAddIncoming(loop->index, &next, &last, 1);
+    LLVMMoveBasicBlockAfter(loop->exit, last);
+    LLVMPositionBuilderAtEnd(cg->builder, loop->exit);
+}
+
+Branch if_begin(Codegen *cg, LLVMValueRef condition) {
+    LLVMBasicBlockRef then = block_new(cg, "then");
+    Branch branch = {.otherwise = block_new(cg, "else"), .exit = block_new(cg, "endif")};
+    LLVMBuildCondBr(cg->builder, condition, then, branch.otherwise);
+    LLVMPositionBuilderAtEnd(cg->builder, then);
+    return branch;
+}
+
+void if_else(Codegen *cg, Branch *branch) {
+    LLVMBuildBr(cg->builder, branch->exit);
+    LLVMPositionBuilderAtEnd(cg->builder, branch->otherwise);
+    branch->otherwise = NULL;
+}
+
+void if_end(Codegen *cg, Branch *branch) {
+    if (branch->otherwise != NULL)
+        if_else(cg, branch);
+    LLVMBuildBr(cg->builder, branch->exit);
+    LLVMPositionBuilderAtEnd(cg->builder, branch->exit);
+}
+
+/* --- arithmetic --- */
+
+int bits_of(LLVMValueRef x) {
+    return (int)LLVMGetIntTypeWidth(LLVMTypeOf(x));
+}
+
+LLVMValueRef const_like(LLVMValueRef x, int64_t value) {
+    return LLVMConstInt(LLVMTypeOf(x), (unsigned long long)value, true);
+}
+
+LLVMValueRef as_bits(Codegen *cg, LLVMValueRef x, int bits) {
+    LLVMTypeRef type = LLVMIntTypeInContext(cg->context, (unsigned)bits);
+    int have = bits_of(x);
+    return have == bits ? x : have < bits ? LLVMBuildSExt(cg->builder, x, type, "") : LLVMBuildTrunc(cg->builder, x, type, "");
+}
+
+LLVMValueRef as_unsigned(Codegen *cg, LLVMValueRef x, int bits) {
+    LLVMTypeRef type = LLVMIntTypeInContext(cg->context, (unsigned)bits);
+    int have = bits_of(x);
+    return have == bits ? x : have < bits ? LLVMBuildZExt(cg->builder, x, type, "") : LLVMBuildTrunc(cg->builder, x, type, "");
+}
+
+LLVMValueRef add(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildAdd(cg->builder, a, b, "");
+}
+
+LLVMValueRef sub(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSub(cg->builder, a, b, "");
+}
+
+LLVMValueRef mul(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildMul(cg->builder, a, b, "");
+}
+
+LLVMValueRef add_const(Codegen *cg, LLVMValueRef a, int64_t b) {
+    return b == 0 ? a : LLVMBuildAdd(cg->builder, a, const_like(a, b), "");
+}
+
+LLVMValueRef mul_by(Codegen *cg, LLVMValueRef a, int64_t b) {
+    return b == 1 ? a : LLVMBuildMul(cg->builder, a, const_like(a, b), "");
+}
+
+LLVMValueRef udiv_by(Codegen *cg, LLVMValueRef a, int64_t b) {
+    return b == 1 ? a : LLVMBuildUDiv(cg->builder, a, const_like(a, b), "");
+}
+
+LLVMValueRef urem_by(Codegen *cg, LLVMValueRef a, int64_t b) {
+    return b == 1 ? const_like(a, 0) : LLVMBuildURem(cg->builder, a, const_like(a, b), "");
+}
+
+LLVMValueRef compare(Codegen *cg, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildICmp(cg->builder, predicate, a, b, "");
+}
+
+LLVMValueRef choose(Codegen *cg, LLVMValueRef condition, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSelect(cg->builder, condition, a, b, "");
+}
+
+LLVMValueRef intrinsic(Codegen *cg, const char *name, LLVMTypeRef *overloads, int overload_count, LLVMValueRef *args, int arg_count) {
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    if (id == 0)
+        internal_error("LLVM has no intrinsic %s", name);
+    LLVMValueRef function = LLVMGetIntrinsicDeclaration(cg->module, id, overloads, (size_t)overload_count);
+    LLVMTypeRef type = LLVMIntrinsicGetType(cg->context, id, overloads, (size_t)overload_count);
+    return LLVMBuildCall2(cg->builder, type, function, args, (unsigned)arg_count, "");
+}
+
+static LLVMValueRef binary_intrinsic(Codegen *cg, const char *name, LLVMValueRef a, LLVMValueRef b) {
+    LLVMTypeRef type = LLVMTypeOf(a);
+    return intrinsic(cg, name, &type, 1, (LLVMValueRef[]){a, b}, 2);
+}
+
+LLVMValueRef smin(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return binary_intrinsic(cg, "llvm.smin", a, b);
+}
+
+LLVMValueRef smax(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return binary_intrinsic(cg, "llvm.smax", a, b);
+}
+
+LLVMValueRef umin(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return binary_intrinsic(cg, "llvm.umin", a, b);
+}
+
+LLVMValueRef umax(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return binary_intrinsic(cg, "llvm.umax", a, b);
+}
+
+LLVMValueRef magnitude(Codegen *cg, LLVMValueRef a) {
+    return binary_intrinsic(cg, "llvm.abs", a, LLVMConstInt(cg->i1, 0, false));
+}

@@ -1,0 +1,61 @@
+/* Code generation: from planned graphs to an LLVM module, an object, an executable. The one public header of codegen/; stands on ir only.
+ */
+#ifndef INTC_CODEGEN_H
+#define INTC_CODEGEN_H
+
+#include "ir/ir.h"
+#include "runtime/abi.h"
+
+typedef struct {
+    const char *triple;      /* NULL: the host */
+    const char *cpu;         /* NULL: the host's CPU, or the generic one of another triple */
+    const char *features;    /* added to those of the CPU: "+avx2,-avx512f"; NULL: none */
+    int opt_level;           /* 0 to 3 */
+    const char *cc;          /* linker driver; NULL: cc */
+    const char *runtime_lib; /* libintc_rt.a; NULL: searched beside the compiler and in its library folder */
+} TargetOptions;
+
+/* A calibrated exponent: `value` of the calibrating graph has the dynamic exponent that `slot`, an i32 STATE of the inference graph,
+ * collects. */
+typedef struct {
+    const Value *value, *slot;
+} CalibrationSlot;
+
+/* One place of an exported model; see struct intc_patch. The indices and offsets come from here: */
+typedef struct {
+    int64_t offset, size;
+    int kind; /* enum intc_patch_kind */
+    int bits, transpose;
+    const Value *tensor; /* PARAM of any of the graphs (found by name), or NULL */
+    const Value *weight; /* PARAM, or NULL */
+    const Value *slot;   /* STATE that holds a calibrated exponent, or NULL */
+} ModelPatch;
+
+typedef struct {
+    const char *format, *refusal;
+    const unsigned char *bytes;
+    int64_t size;
+    const ModelPatch *patches;
+    int64_t patch_count;
+} ModelTemplate;
+
+/* Everything a trainer is made of; the graphs are STAGE_PLANNED in one arena. calibrate and infer may be NULL. */
+typedef struct {
+    Graph *step, *calibrate, *infer;
+    int64_t state_size, constants_size, arena_size, random_offset;
+    const CalibrationSlot *slots;
+    int slot_count;
+    const char *name, *options, *loss;
+    int64_t batch;
+    int bits;        /* width that inputs are mapped to */
+    int64_t classes; /* of every integer target; 0: not known */
+    const ModelTemplate *models;
+    int model_count;
+} ModuleSource;
+
+typedef enum { EMIT_LLVM, EMIT_ASM, EMIT_OBJ, EMIT_EXE } EmitKind;
+
+/* Writes the module to path; on failure there are diagnostics and no file. */
+bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag);
+
+#endif

@@ -1,0 +1,207 @@
+/* Inside codegen/: the state of an emission, IR builder helpers, and the interface of kernels.
+ *
+ * An entry function (step, calibrate, infer) runs the nodes of a graph in order. Each node that is not fused into another has a kernel,
+ * void kernel(ptr arena, i64 begin, i64 end), which does the tiles [begin, end) of that node. An emitter looks like this:
+ *
+ *     void emit_X(Codegen *cg, const Node *node) {
+ *         kernel_begin(cg, node, "");                  // the builder is now inside the kernel: cg->arena, cg->begin, cg->end
+ *         Loop tile = loop_begin(cg, cg->begin, cg->end);
+ *         ... load_element(cg, node->in[0], index) ... store_element(cg, node->out[0], index, x) ...
+ *         loop_end(cg, &tile);
+ *         kernel_end(cg, tiles, elements);             // ends the kernel; the entry function calls it on [0, tiles)
+ *     }
+ *
+ * A node may have several kernels, one after another. Between kernels the builder is in the entry function, where scalar code can be
+ * emitted too. Kernels of one node never run at the same time; the tiles of one kernel may. The exponent of every output is stored by
+ * entry.c after the emitter (exponent rules of ops.def); rescale stores its own. */
+#ifndef INTC_CODEGEN_EMIT_H
+#define INTC_CODEGEN_EMIT_H
+
+#include "codegen/codegen.h"
+
+#include <llvm-c/Core.h>
+#include <llvm-c/TargetMachine.h>
+
+enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384 };
+
+/* Memory accesses of the kernel being built, to be marked as not aliasing where their regions are disjoint. */
+typedef struct {
+    int64_t offset, size;
+} Region;
+typedef struct {
+    LLVMValueRef instruction;
+    int region;
+} Access;
+
+typedef struct Codegen {
+    const ModuleSource *source;
+    const TargetOptions *target;
+    Diag *diag;
+    Arena *memory;
+    LLVMTargetMachineRef machine;
+    char *triple, *cpu, *features; /* features: the full list, "+avx2,+bmi,-avx512f" */
+    LLVMContextRef context;
+    LLVMModuleRef module;
+    LLVMBuilderRef builder;
+    LLVMTypeRef i1, i8, i16, i32, i64, i128, ptr, none, kernel_type;
+    const Graph *graph; /* being emitted */
+    const char *prefix; /* "step", ... */
+    /* The function being built, entry or kernel, and its arguments. */
+    LLVMValueRef function, arena, begin, end;
+    LLVMBasicBlockRef head;  /* its first block: locals and values computed once go before its terminator */
+    LLVMValueRef *exponents; /* by value id: exponents already computed in this function */
+    /* Of the entry function, while a kernel is built. */
+    LLVMValueRef entry, entry_arena, entry_pool;
+    LLVMBasicBlockRef entry_block, entry_head;
+    LLVMValueRef kernel;
+    const Node *node;     /* whose kernel is built */
+    int kernels;          /* emitted so far; numbers their names */
+    int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
+    int64_t scratch_size; /* the most any node used */
+    Region regions[MAX_REGIONS];
+    int region_count;
+    Access *accesses;
+    int access_count;
+} Codegen;
+
+/* --- kernels --- */
+
+/* suffix tells the kernels of one node apart ("pack", "main"); may be "". */
+void kernel_begin(Codegen *cg, const Node *node, const char *suffix);
+/* work: about the number of elementary operations of all tiles together; little work is done without the pool. */
+void kernel_end(Codegen *cg, int64_t tiles, int64_t work);
+/* Bytes of the arena for the current node alone, aligned to 64: an arena offset, for the *_at functions below. Shared by all threads. */
+int64_t scratch_alloc(Codegen *cg, int64_t bytes);
+
+/* --- constants, types --- */
+
+LLVMValueRef const32(const Codegen *cg, int64_t x);
+LLVMValueRef const64(const Codegen *cg, int64_t x);
+LLVMTypeRef element_type(const Codegen *cg, Type type); /* i8 to i64 */
+/* A private constant array; returns its address. */
+LLVMValueRef const_table(Codegen *cg, const char *name, LLVMTypeRef type, const int64_t *data, int count);
+/* Whether the target CPU has an LLVM feature: "avx2", "avxvnni", "avx512vnni", "avx512bw". */
+bool target_has(const Codegen *cg, const char *feature);
+
+/* --- memory; indices are i64, in elements of the physical layout --- */
+
+/* Address of an arena offset. */
+LLVMValueRef arena_at(Codegen *cg, int64_t offset);
+LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index); /* in the value's own type */
+/* The same, sign-extended (or truncated) to `bits`. */
+LLVMValueRef load_as(Codegen *cg, const Value *value, LLVMValueRef index, int bits);
+/* x is truncated or extended to the value's type. */
+void store_element(Codegen *cg, const Value *value, LLVMValueRef index, LLVMValueRef x);
+/* Typed array at an arena offset (scratch); type may be a vector, index counts elements of `element`; align in bytes. `size` is that of the
+ * whole region in bytes: accesses to disjoint regions are marked as such. */
+LLVMValueRef load_at(Codegen *cg, int64_t offset, int64_t size, LLVMTypeRef type, LLVMTypeRef element, LLVMValueRef index, unsigned align);
+void store_at(Codegen *cg, int64_t offset, int64_t size, LLVMTypeRef element, LLVMValueRef index, LLVMValueRef x, unsigned align);
+/* Marks any load or store that the emitter built itself as touching [offset, offset + size) of the arena only. */
+void mark_access(Codegen *cg, LLVMValueRef instruction, int64_t offset, int64_t size);
+int64_t value_bytes(const Value *value);
+/* A stack variable of this function (promoted to a register by LLVM), set to init now. */
+LLVMValueRef local_new(Codegen *cg, LLVMTypeRef type, LLVMValueRef init);
+LLVMValueRef local_get(Codegen *cg, LLVMTypeRef type, LLVMValueRef local);
+void local_set(Codegen *cg, LLVMValueRef local, LLVMValueRef x);
+/* An uninitialised stack array of this function. */
+LLVMValueRef local_array(Codegen *cg, LLVMTypeRef type, int64_t count);
+
+/* --- control flow --- */
+
+typedef struct {
+    LLVMValueRef index; /* i64 */
+    LLVMBasicBlockRef body, exit;
+    LLVMValueRef end, step;
+} Loop;
+/* for (index = begin; index < end; index += step); step 1 for loop_begin. No iteration if begin >= end. */
+Loop loop_begin(Codegen *cg, LLVMValueRef begin, LLVMValueRef end);
+Loop loop_begin_step(Codegen *cg, LLVMValueRef begin, LLVMValueRef end, int64_t step);
+void loop_end(Codegen *cg, Loop *loop);
+
+typedef struct {
+    LLVMBasicBlockRef otherwise, exit;
+} Branch;
+Branch if_begin(Codegen *cg, LLVMValueRef condition);
+void if_else(Codegen *cg, Branch *branch);
+void if_end(Codegen *cg, Branch *branch); /* with or without if_else */
+
+/* --- arithmetic --- */
+
+LLVMValueRef add(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef sub(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mul(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef add_const(Codegen *cg, LLVMValueRef a, int64_t b);
+LLVMValueRef mul_by(Codegen *cg, LLVMValueRef a, int64_t b);
+LLVMValueRef udiv_by(Codegen *cg, LLVMValueRef a, int64_t b);
+LLVMValueRef urem_by(Codegen *cg, LLVMValueRef a, int64_t b);
+LLVMValueRef compare(Codegen *cg, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef choose(Codegen *cg, LLVMValueRef condition, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef smin(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef smax(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef umin(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef umax(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef magnitude(Codegen *cg, LLVMValueRef a); /* |a| */
+/* Constant of the same (scalar) type as x. */
+LLVMValueRef const_like(LLVMValueRef x, int64_t value);
+/* Sign-extended or truncated to an integer of `bits`. */
+LLVMValueRef as_bits(Codegen *cg, LLVMValueRef x, int bits);
+LLVMValueRef as_unsigned(Codegen *cg, LLVMValueRef x, int bits); /* zero-extended or truncated */
+int bits_of(LLVMValueRef x);
+/* Any LLVM intrinsic by name; overload types only for overloaded ones. */
+LLVMValueRef intrinsic(Codegen *cg, const char *name, LLVMTypeRef *overloads, int overload_count, LLVMValueRef *args, int arg_count);
+
+/* --- exponents; i32 scalars of the function being built --- */
+
+/* Constant, loaded from the arena, or computed from the operands of a fused node. Emitted once a function, in its head. */
+LLVMValueRef value_exponent(Codegen *cg, const Value *value);
+/* The exponent that a node's rule gives its output 0 (not RULE_RESCALE). */
+LLVMValueRef node_exponent(Codegen *cg, const Node *node);
+/* Everything emitted until head_leave goes to the function's head, executed once. */
+LLVMBasicBlockRef head_enter(Codegen *cg);
+void head_leave(Codegen *cg, LLVMBasicBlockRef saved);
+
+/* --- fixed point (runtime/fixed.h in LLVM IR) --- */
+
+/* intc_align(x, s) for a shift known once a function: x of `bits` (32 or 64). 32 bits need |x| <= 2^30 and results within 2^31. */
+typedef struct {
+    int bits;
+    LLVMValueRef left, right, half_less_one, one; /* left NULL: never */
+} Shift;
+/* s: i32, any value. may_left: s < 0 is possible. Call between head_enter and head_leave, or where the values dominate their use. */
+Shift shift_new(Codegen *cg, LLVMValueRef s, int bits, bool may_left);
+LLVMValueRef shift_apply(Codegen *cg, const Shift *shift, LLVMValueRef x);
+/* intc_bit_length of an unsigned x; i32. */
+LLVMValueRef bit_length(Codegen *cg, LLVMValueRef x);
+/* intc_rescale_shift(maximum, bits, stochastic); maximum i64; i32. */
+LLVMValueRef rescale_shift(Codegen *cg, LLVMValueRef maximum, int bits, bool stochastic);
+LLVMValueRef exponent_clamp(Codegen *cg, LLVMValueRef e);
+/* intc_random_key; the two halves as i32. */
+typedef struct {
+    LLVMValueRef low, high;
+} RandomKey;
+RandomKey random_key(Codegen *cg, int64_t stream);
+/* intc_random_bits; index and result i32. */
+LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef index);
+
+/* --- emitters --- */
+
+typedef void Emitter(Codegen *cg, const Node *node);
+#define OP(name, ...) Emitter emit_##name;
+#include "ir/ops.def"
+#undef OP
+
+/* The element of a pointwise node from its operands' elements (each i32 or i64); called inside the group's inner loop. */
+typedef LLVMValueRef ElementEmitter(Codegen *cg, const Node *node, const LLVMValueRef *operands);
+
+/* --- module, entry, target, link --- */
+
+/* Starts a function: cg->function, cg->head; the builder is in its body. */
+void function_start(Codegen *cg, LLVMValueRef function);
+bool target_open(Codegen *cg);
+bool target_write(Codegen *cg, EmitKind kind, const char *path);
+void target_optimize(Codegen *cg);
+void emit_entry(Codegen *cg, const Graph *graph, const char *name);
+void emit_descriptor(Codegen *cg);
+bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag);
+
+#endif
