@@ -1,0 +1,97 @@
+/* Interpreter: moves. Before: shapes agree with the attributes. After: docs/operators.md, "Moves"; every element is copied, only concat
+ * aligns. */
+#include "ir/eval.h"
+
+/* out[i] = in[walk], i in row-major order of the walk's shape. */
+static void gather(const Eval *eval, const Node *node, Walk walk) {
+    bool exact = eval_exact(eval, node->out[0]);
+    int64_t n = shape_elements(node->out[0]->shape);
+    for (int64_t i = 0; i < n; i++, walk_next(&walk))
+        eval_copy(exact, eval_out(eval, node, 0), i, eval_in(eval, node, 0), walk.offset);
+}
+
+void eval_reshape(const Eval *eval, const Node *node) {
+    gather(eval, node, walk_broadcast(node->in[0]->shape, node->in[0]->shape));
+}
+
+void eval_transpose(const Eval *eval, const Node *node) {
+    int n;
+    const int64_t *perm = attr_ints(node, "perm", &n);
+    int64_t stride[MAX_RANK];
+    eval_strides(node->in[0]->shape, stride);
+    Walk walk = {.shape = node->out[0]->shape};
+    for (int d = 0; d < n; d++)
+        walk.stride[d] = stride[perm[d]];
+    gather(eval, node, walk);
+}
+
+void eval_slice(const Eval *eval, const Node *node) {
+    int n;
+    const int64_t *starts = attr_ints(node, "starts", &n), *steps = attr_ints(node, "steps", &n);
+    int64_t stride[MAX_RANK];
+    eval_strides(node->in[0]->shape, stride);
+    Walk walk = {.shape = node->out[0]->shape};
+    for (int d = 0; d < n; d++) {
+        walk.stride[d] = stride[d] * steps[d];
+        walk.offset += stride[d] * starts[d];
+    }
+    gather(eval, node, walk);
+}
+
+void eval_pad(const Eval *eval, const Node *node) {
+    int n;
+    const int64_t *low = attr_ints(node, "low", &n), *interior = attr_ints(node, "interior", &n);
+    int64_t stride[MAX_RANK];
+    eval_strides(node->out[0]->shape, stride);
+    bool exact = eval_exact(eval, node->out[0]);
+    eval_clear(exact, eval_out(eval, node, 0), shape_elements(node->out[0]->shape));
+    Walk walk = {.shape = node->in[0]->shape};
+    for (int d = 0; d < n; d++) {
+        walk.stride[d] = stride[d] * (1 + interior[d]);
+        walk.offset += stride[d] * low[d];
+    }
+    int64_t count = shape_elements(node->in[0]->shape);
+    for (int64_t i = 0; i < count; i++, walk_next(&walk))
+        eval_copy(exact, eval_out(eval, node, 0), walk.offset, eval_in(eval, node, 0), i);
+}
+
+void eval_reverse(const Eval *eval, const Node *node) {
+    int n;
+    const int64_t *axes = attr_ints(node, "axes", &n);
+    Shape shape = node->out[0]->shape;
+    Walk walk = {.shape = shape};
+    eval_strides(shape, walk.stride);
+    for (int i = 0; i < n; i++) {
+        int64_t d = axes[i];
+        walk.offset += (shape.dim[d] - 1) * walk.stride[d];
+        walk.stride[d] = -walk.stride[d];
+    }
+    gather(eval, node, walk);
+}
+
+void eval_broadcast(const Eval *eval, const Node *node) {
+    gather(eval, node, walk_broadcast(node->out[0]->shape, node->in[0]->shape));
+}
+
+void eval_concat(const Eval *eval, const Node *node) {
+    const Value *out = node->out[0];
+    bool exact = eval_exact(eval, out);
+    int64_t axis = attr_int(node, "axis", 0);
+    int64_t stride[MAX_RANK], start = 0;
+    eval_strides(out->shape, stride);
+    Tensor *y = eval_out(eval, node, 0);
+    for (int k = 0; k < node->in_count; k++) {
+        const Tensor *x = eval_in(eval, node, k);
+        int s = exact && !out->integer ? y->exponent - x->exponent : 0;
+        Walk walk = {.shape = node->in[k]->shape, .offset = start * stride[axis]};
+        for (int d = 0; d < out->shape.rank; d++)
+            walk.stride[d] = stride[d];
+        int64_t n = shape_elements(node->in[k]->shape);
+        for (int64_t i = 0; i < n; i++, walk_next(&walk))
+            if (exact)
+                y->mantissa[walk.offset] = intc_align(x->mantissa[i], s);
+            else
+                y->real[walk.offset] = x->real[i];
+        start += node->in[k]->shape.dim[axis];
+    }
+}
