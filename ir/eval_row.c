@@ -19,6 +19,8 @@ static Rows rows_of(Shape shape, int64_t axis) {
         rows.rows *= d == axis ? 1 : shape.dim[d];
         rows.step *= d > axis ? shape.dim[d] : 1;
     }
+    if (rows.length == 0)
+        rows.rows = 0;
     return rows;
 }
 
