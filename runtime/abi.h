@@ -51,32 +51,56 @@ typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 /* Calls kernel on disjoint ranges that cover [0, count), on the pool's threads; returns when all are done. Defined by the runtime. */
 void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count);
 
+/* An exponent that an exported model needs, computed from the trained state and from exponents before it. */
+enum intc_exponent_kind {
+    INTC_EXPONENT_CONST,  /* constant */
+    INTC_EXPONENT_SLOT,   /* the calibrated exponent (i32) at arena offset `offset` */
+    INTC_EXPONENT_PARAM,  /* of the parameter `tensor` as it is stored */
+    INTC_EXPONENT_MAPPED, /* of the parameter `tensor` mapped to `bits` bits, nearest */
+    INTC_EXPONENT_ADD,    /* a + b + constant, clamped to [INTC_EXPONENT_ZERO, -INTC_EXPONENT_ZERO] */
+    INTC_EXPONENT_SUB,    /* a - b + constant, clamped */
+    INTC_EXPONENT_MAX,    /* the larger of a and b */
+    INTC_EXPONENT_MIN     /* the smaller */
+};
+struct intc_exponent {
+    int32_t kind, a, b; /* a, b: positions of earlier exponents */
+    int32_t constant, tensor, bits;
+    int64_t offset;
+};
+
 /* One place of an exported model whose bytes come from the arena. */
 enum intc_patch_kind {
-    INTC_PATCH_F32,    /* elements of tensor as float32 */
-    INTC_PATCH_F16,    /* as float16 */
-    INTC_PATCH_F64,    /* as float64 */
-    INTC_PATCH_I8,     /* parameter mapped to `bits` bits, nearest */
-    INTC_PATCH_I32_AT, /* parameter brought to the exponent `exponent_of` + `exponent_of2`, nearest, int32 */
-    INTC_PATCH_SCALE,  /* float32 2^e, e = exponent given by `exponent_of` */
+    INTC_PATCH_F32,       /* elements of tensor as float32, in logical row-major order as all below */
+    INTC_PATCH_F16,       /* as float16, nearest even */
+    INTC_PATCH_F64,       /* as float64 */
+    INTC_PATCH_I8,        /* elements of tensor mapped to `bits` bits, nearest, as int8 */
+    INTC_PATCH_I32,       /* elements of tensor as int32 mantissas at `exponent`, nearest even, saturated; exponent -1: as stored */
+    INTC_PATCH_SCALE_F32, /* float32 2^exponent, the exponent clamped to [-126, 127] */
+    INTC_PATCH_SCALE_F64  /* float64 2^exponent, the exponent clamped to [-900, 900] */
 };
 struct intc_patch {
     int64_t offset, size; /* in the model's bytes */
     int32_t kind;
-    int32_t tensor; /* index into tensors; -1 for INTC_PATCH_SCALE of a slot */
+    int32_t tensor; /* index into tensors; -1 for a scale */
     int32_t bits;
-    int32_t transpose;       /* I8: a 2-D parameter is written transposed */
-    int64_t exponent_offset; /* arena offset of an i32 exponent: SCALE; x of I32_AT */
-    int32_t weight; /* I32_AT: index of the weight tensor whose 8-bit exponent is added; SCALE: the parameter whose 8-bit exponent it is, or
-                       -1 */
+    int32_t exponent; /* position in the model's exponents, or -1 */
 };
+/* The model is exact only while low <= exponent <= high. */
+struct intc_condition {
+    int32_t exponent, low, high;
+    const char *text; /* one sentence: what is wrong otherwise */
+};
+/* Several models may have one format, best first: the first whose conditions all hold is written; if none, the last one's broken condition
+ * is the error. */
 struct intc_model {
     const char *format;  /* "float", "int8", "qdq" */
     const char *refusal; /* NULL, or why this format cannot be written; then there are no bytes */
     const unsigned char *bytes;
     int64_t size;
+    const struct intc_exponent *exponents;
     const struct intc_patch *patches;
-    int64_t patch_count;
+    const struct intc_condition *conditions;
+    int64_t exponent_count, patch_count, condition_count;
 };
 
 struct intc_module {
