@@ -4,6 +4,7 @@
 #define INTC_CODEGEN_H
 
 #include "ir/ir.h"
+#include "ir/template.h"
 #include "runtime/abi.h"
 
 typedef struct {
@@ -21,24 +22,6 @@ typedef struct {
     const Value *value, *slot;
 } CalibrationSlot;
 
-/* One place of an exported model; see struct intc_patch. The indices and offsets come from here: */
-typedef struct {
-    int64_t offset, size;
-    int kind; /* enum intc_patch_kind */
-    int bits, transpose;
-    const Value *tensor; /* PARAM of any of the graphs (found by name), or NULL */
-    const Value *weight; /* PARAM, or NULL */
-    const Value *slot;   /* STATE that holds a calibrated exponent, or NULL */
-} ModelPatch;
-
-typedef struct {
-    const char *format, *refusal;
-    const unsigned char *bytes;
-    int64_t size;
-    const ModelPatch *patches;
-    int64_t patch_count;
-} ModelTemplate;
-
 /* Everything a trainer is made of; the graphs are STAGE_PLANNED in one arena. calibrate and infer may be NULL. */
 typedef struct {
     Graph *step, *calibrate, *infer;
@@ -47,9 +30,9 @@ typedef struct {
     int slot_count;
     const char *name, *options, *loss;
     int64_t batch;
-    int bits;        /* width that inputs are mapped to */
-    int64_t classes; /* of every integer target; 0: not known */
-    const ModelTemplate *models;
+    int bits;                    /* width that inputs are mapped to */
+    int64_t classes;             /* of every integer target; 0: not known */
+    const ModelTemplate *models; /* parameters and slots are found by name in any of the graphs */
     int model_count;
 } ModuleSource;
 
