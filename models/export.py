@@ -9,7 +9,6 @@ import os
 import tempfile
 import warnings
 
-import onnx
 import torch
 from torch import nn
 
@@ -64,6 +63,7 @@ def make(name, seed):
 
 def export(net, name, path, exporter="legacy"):
     """Writes net, made by make(name, …), to path with all weights inside the file."""
+    import onnx  # here, so that whoever only wants a network does not load it
     shape = MODELS[name][1]
     net.train()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
