@@ -1,15 +1,16 @@
 #!/bin/bash
-# No floating-point instruction is reachable from step, calibrate, infer and the runtime's mapping of data in any trainer built here;
-# and the check itself finds planted ones: in a root, in a kernel that only the thread pool calls, and of every kind.
+# No floating-point instruction is reachable from step, calibrate, infer and the runtime's mapping of data in any trainer built here, which call no
+# library function that could hold one; nor does the rest of the trainer contain any. And the check itself finds planted ones: in each root, in a
+# kernel that only the thread pool calls, and of every kind.
 . "$(dirname "$0")/common.sh"
 [ "$(uname -m)" = x86_64 ] || { echo "skipped: the list of instructions is for x86-64"; exit 77; }
 command -v objdump >/dev/null || { echo "skipped: no objdump"; exit 77; }
 
-roots=${ROOTS:-intc_step,intc_calibrate,intc_infer}
+roots=intc_step,intc_calibrate,intc_infer,intc_rt_feed
 outside=memcpy,memmove,memset,memcmp,pthread_mutex_lock,pthread_mutex_unlock,pthread_cond_wait,pthread_cond_signal,pthread_cond_broadcast,abort,__stack_chk_fail
 
-check() { # check FILE ROOTS
-    objdump -d --no-show-raw-insn "$1" | awk -v ROOTS="$2" -v OUTSIDE="$outside" -f "$HERE/integer_only.awk"
+check() { # check FILE ROOTS [OUTSIDE]
+    objdump -d --no-show-raw-insn "$1" | awk -v ROOTS="$2" -v OUTSIDE="${3-$outside}" -f "$HERE/integer_only.awk"
 }
 
 # plant FILE FUNCTION: addss %xmm0,%xmm0 over the function's first bytes.
@@ -45,7 +46,8 @@ for cpu in x86-64 x86-64-v3 host; do
         [ "$cpu" = host ] && option=()
         "$INTC" --batch=32 "${option[@]}" "$MODELS/$name.onnx" -o trainer
         check trainer "$roots" >found || fail "$name for $cpu: $(head -n 20 found)"
-        echo "$name, $cpu: $(tail -n 1 found)"
+        check trainer '*' '*' >all || fail "$name for $cpu, whole program: $(head -n 20 all)"
+        echo "$name, $cpu: $(tail -n 1 found); whole program: $(tail -n 1 all)"
     done
 done
 
