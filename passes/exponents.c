@@ -1,0 +1,405 @@
+/* Widths and exponents: quantizes what is known at compile time, gives every value a type and inserts rescale (docs/numerics.md).
+ * Before: STAGE_LOWERED, TRAINED or UPDATED; no rescale. After: STAGE_SCALED; every operand is as narrow as its reader demands (`reads` in
+ * ops.def), every rescale is shared by all readers that want its width, and stochastic ones have a stream of their own.
+ *
+ * A value wider than its readers accept is rescaled right behind its node. It stays wide only along a single use, within one phase, into a
+ * reader of any width; masks beside the node do not count as uses. So a contraction, its bias and its activation are rounded once, and no
+ * 32-bit copy of an activation waits for the backward pass. Tensors of one element may stay wide anywhere. */
+#include "passes/passes.h"
+#include "runtime/fixed.h"
+
+enum { NARROW_BITS = 8, MASTER_BITS = 16, SCALAR_BITS = 31, HYPER_BITS = 32, ANY_BITS = 64 };
+/* Accumulators keep one bit for a rounding and one for the sign. */
+#define WIDE_BOUND ((int64_t)1 << 61)
+
+typedef struct {
+    Node *node; /* NULL: an output or the next value of an update */
+    int input;  /* or the index of the output or update */
+    Value **slot;
+    int accepts; /* most mantissa bits */
+    int target;  /* bits of the rescale where it is wider */
+} Use;
+
+typedef struct {
+    Use *at;
+    int count, room;
+} Uses;
+
+typedef struct {
+    Graph *graph;
+    int bits;
+    int64_t stream;
+    Uses *uses; /* by id of the values that the pass was given */
+    bool *tail; /* by id: leads to the update alone, as the gradient of a parameter does */
+    int given;  /* their number */
+} Scaler;
+
+static bool is_mask(const Node *node) {
+    return node != NULL && (node->op == OP_positive || node->op == OP_inside);
+}
+
+/* Bits that hold |m| <= bound with a sign, at the symmetric bounds of rescale. */
+static int bits_of(int64_t bound) {
+    return intc_bit_length((uint64_t)bound) + 1;
+}
+
+static int64_t top_of(int bits) {
+    return (int64_t)(((uint64_t)1 << (bits - 1)) - 1);
+}
+
+static bool is_scalar(const Value *value) {
+    return shape_elements(value->shape) <= 1;
+}
+
+/* --- uses --- */
+
+static void add_use(Scaler *s, const Value *value, Use use) {
+    Uses *uses = &s->uses[value->id];
+    if (uses->count == uses->room) {
+        uses->room = uses->room == 0 ? 4 : 2 * uses->room;
+        Use *grown = arena_alloc(s->graph->arena, (size_t)uses->room, sizeof *grown);
+        for (int i = 0; i < uses->count; i++)
+            grown[i] = uses->at[i];
+        uses->at = grown;
+    }
+    uses->at[uses->count++] = use;
+}
+
+static void find_uses(Scaler *s) {
+    Graph *graph = s->graph;
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            add_use(s, graph->nodes[i]->in[k], (Use){.node = graph->nodes[i], .input = k, .slot = &graph->nodes[i]->in[k]});
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == ROLE_PREDICTION)
+            add_use(s, graph->outputs[i].value, (Use){.input = i, .slot = &graph->outputs[i].value});
+    for (int i = 0; i < graph->update_count; i++)
+        add_use(s, graph->updates[i].next, (Use){.input = -1, .slot = &graph->updates[i].next});
+}
+
+static bool passes_tail(const Node *node, int input) {
+    OpKind kind = op_info(node->op)->kind;
+    return node->phase == PHASE_BACKWARD && op_reads(node->op, input) == 'w' &&
+           (kind == KIND_MOVE || kind == KIND_POINTWISE || kind == KIND_REDUCE);
+}
+
+/* A weight gradient keeps 16 bits through the moves and sums on its way to the update. */
+static void find_tails(Scaler *s) {
+    for (int i = s->graph->node_count - 1; i >= 0; i--) {
+        const Node *node = s->graph->nodes[i];
+        for (int k = 0; k < node->out_count; k++) {
+            const Uses *uses = &s->uses[node->out[k]->id];
+            bool tail = node->phase != PHASE_FORWARD && uses->count > 0;
+            for (int u = 0; u < uses->count; u++) {
+                const Use *use = &uses->at[u];
+                bool update = use->node == NULL ? use->input < 0 : use->node->phase == PHASE_UPDATE;
+                tail = tail && (update || (use->node != NULL && passes_tail(use->node, use->input) && s->tail[use->node->out[0]->id]));
+            }
+            s->tail[node->out[k]->id] = tail;
+        }
+    }
+}
+
+/* --- what a use demands --- */
+
+/* A tensor of single losses or label weights: 8 bits would show in the logged loss. */
+static bool is_labelled(const Value *value) {
+    return value->def != NULL && (value->def->op == OP_cross_entropy || value->def->op == OP_pick || value->def->op == OP_label_weight);
+}
+
+static int half_target(const Scaler *s, const Value *value) {
+    return is_scalar(value) || is_labelled(value) || s->tail[value->id] ? MASTER_BITS : NARROW_BITS;
+}
+
+/* Windows and moves copy elements: 8-bit ones. A reshape moves nothing, and the tail of a weight gradient stays exact. */
+static bool wants_narrow_copies(const Scaler *s, const Value *value, const Node *reader) {
+    OpKind kind = op_info(reader->op)->kind;
+    return !is_scalar(value) && !s->tail[value->id] && (kind == KIND_WINDOW || (kind == KIND_MOVE && reader->op != OP_reshape));
+}
+
+static void demand(const Scaler *s, const Value *value, Use *use) {
+    use->accepts = use->target = ANY_BITS;
+    if (use->node == NULL) { /* updates: 16-bit masters; predictions: 8 bits unless their exponent is known (softmax, sigmoid) */
+        bool update = use->input < 0;
+        if (update || value->exponent_kind != EXPONENT_CONST)
+            use->accepts = use->target = update ? MASTER_BITS : NARROW_BITS;
+        return;
+    }
+    char letter = op_reads(use->node->op, use->input);
+    if (letter == 'n')
+        use->accepts = use->target = op_info(use->node->op)->kind == KIND_CONTRACT ? s->bits : NARROW_BITS;
+    else if (letter == 'h') {
+        use->accepts = MASTER_BITS;
+        use->target = use->node->phase == PHASE_UPDATE ? MASTER_BITS : half_target(s, value);
+    } else if (wants_narrow_copies(s, value, use->node))
+        use->accepts = use->target = NARROW_BITS;
+}
+
+static bool stays_wide(const Scaler *s, const Value *value) {
+    const Uses *uses = &s->uses[value->id];
+    int count = 0;
+    bool crosses = false;
+    for (int i = 0; i < uses->count; i++) {
+        const Node *reader = uses->at[i].node;
+        if (is_mask(reader))
+            continue;
+        count++;
+        crosses = crosses || (reader != NULL && reader->phase != value->def->phase);
+    }
+    return is_scalar(value) || (count <= 1 && !crosses);
+}
+
+/* --- rescale --- */
+
+static int position(const Graph *graph, const Node *node) {
+    int at = 0;
+    while (graph->nodes[at] != node)
+        at++;
+    return at;
+}
+
+/* Inserts behind the node at `at`, its masks and the rescales that are already there. */
+static int behind(const Graph *graph, int at) {
+    int next = at + 1;
+    while (next < graph->node_count && (is_mask(graph->nodes[next]) || graph->nodes[next]->op == OP_rescale))
+        next++;
+    return next;
+}
+
+static Value *rescale(Scaler *s, Value *value, int bits, int at) {
+    Graph *graph = s->graph;
+    Phase phase = value->def != NULL ? value->def->phase : PHASE_FORWARD;
+    bool nearest = phase == PHASE_FORWARD;
+    Attr attrs[] = {ATTR_I("bits", bits), ATTR_S("round", nearest ? "nearest" : "stochastic"), ATTR_I("stream", nearest ? 0 : s->stream++)};
+    const Node *from = value->def;
+    graph_insert_at(graph, at);
+    graph_set_phase(graph, phase);
+    Value *out = build(graph, OP_rescale, from, &value, 1, attrs, 3);
+    graph_insert_at(graph, -1);
+    graph_set_phase(graph, PHASE_FORWARD);
+    if (from != NULL) {
+        out->def->origin = from->origin;
+        out->def->forward = from->forward;
+    }
+    if (value->kind == VALUE_NODE)
+        out->onnx_name = value->onnx_name;
+    node_infer_width(out->def);
+    return out;
+}
+
+/* Gives every use of the value a version that it accepts; at: where rescales go. */
+static void serve(Scaler *s, Value *value, int at) {
+    const Uses *uses = &s->uses[value->id];
+    Value *made[ANY_BITS + 1] = {NULL};
+    for (int i = 0; i < uses->count; i++) {
+        const Use *use = &uses->at[i];
+        if (is_mask(use->node) || value->bound <= top_of(use->accepts))
+            continue;
+        Value **version = &made[use->target];
+        if (*version == NULL) {
+            *version = rescale(s, value, use->target, at);
+            at++;
+        }
+        *use->slot = *version;
+    }
+}
+
+/* A value computed by a node: decides the demands of its uses once its width is known, then serves them. */
+static void scale_value(Scaler *s, Value *value, int at) {
+    Uses *uses = &s->uses[value->id];
+    bool wide = stays_wide(s, value);
+    for (int i = 0; i < uses->count; i++) {
+        Use *use = &uses->at[i];
+        demand(s, value, use);
+        bool update = use->node != NULL && use->node->phase == PHASE_UPDATE;
+        int most = update ? MASTER_BITS : half_target(s, value);
+        if (!wide && use->accepts > most)
+            use->accepts = use->target = most;
+    }
+    serve(s, value, behind(s->graph, at));
+}
+
+/* --- what is known at compile time, and what the runtime fills --- */
+
+static void set_width(Value *value, int bits) {
+    value->bound = top_of(bits);
+    value->type = type_for_bound(value->bound);
+    value->exponent_kind = EXPONENT_DYNAMIC;
+}
+
+/* Mantissas of at most so many bits, fewer where they are exact. */
+static void quantize(Graph *graph, Value *value, int bits) {
+    int64_t n = shape_elements(value->shape);
+    int64_t *mantissa = arena_alloc(graph->arena, (size_t)n, sizeof *mantissa);
+    value->exponent = INTC_EXPONENT_ZERO;
+    if (value->real != NULL)
+        value->exponent = reals_to_mantissas(value->real, n, bits, mantissa);
+    value->mantissa = mantissa;
+    int64_t bound = 0;
+    for (int64_t i = 0; i < n; i++)
+        bound = bound > (int64_t)intc_magnitude(mantissa[i]) ? bound : (int64_t)intc_magnitude(mantissa[i]);
+    value->bound = bound;
+    value->type = type_for_bound(bound);
+    value->exponent_kind = EXPONENT_CONST;
+}
+
+/* One set of mantissas for each width that readers ask for; the first is the value itself. */
+static void scale_const(Scaler *s, Value *value) {
+    Uses *uses = &s->uses[value->id];
+    Value *made[ANY_BITS + 1] = {NULL};
+    int most = is_scalar(value) ? SCALAR_BITS : MASTER_BITS;
+    bool first = true;
+    for (int i = 0; i < uses->count; i++) {
+        demand(s, value, &uses->at[i]);
+        int bits = uses->at[i].accepts > most ? most : uses->at[i].accepts;
+        Value **version = &made[bits];
+        if (*version == NULL) {
+            *version = first ? value : graph_const(s->graph, NULL, value->shape, value->real);
+            quantize(s->graph, *version, bits);
+            first = false;
+        }
+        *uses->at[i].slot = *version;
+    }
+    if (first)
+        quantize(s->graph, value, most);
+}
+
+/* PARAM and STATE: 16-bit masters, the exponent is kept beside them; exponent is the initial one. */
+static void scale_master(Scaler *s, Value *value) {
+    quantize(s->graph, value, MASTER_BITS);
+    set_width(value, MASTER_BITS);
+}
+
+/* By id: whether an output of the role depends on the value. */
+static bool *reaching(const Graph *graph, Role role) {
+    bool *reaches = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(bool));
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == role)
+            reaches[graph->outputs[i].value->id] = true;
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        const Node *node = graph->nodes[i];
+        bool any = false;
+        for (int k = 0; k < node->out_count; k++)
+            any = any || reaches[node->out[k]->id];
+        for (int k = 0; k < node->in_count && any; k++)
+            reaches[node->in[k]->id] = true;
+    }
+    return reaches;
+}
+
+/* Data has the width of its first reader; targets, on which the loss depends and no prediction, are only compared with: 16 bits. */
+static void scale_input(Scaler *s, Value *value, const bool *loss, const bool *prediction, bool predicts) {
+    if (predicts && loss[value->id] && !prediction[value->id]) {
+        set_width(value, MASTER_BITS);
+        return;
+    }
+    int bits = NARROW_BITS;
+    const Uses *uses = &s->uses[value->id];
+    for (int i = 0; i < uses->count; i++)
+        if (uses->at[i].node != NULL && op_info(uses->at[i].node->op)->kind == KIND_CONTRACT)
+            bits = s->bits;
+    set_width(value, bits);
+}
+
+static void scale_sources(Scaler *s) {
+    Graph *graph = s->graph;
+    bool *loss = reaching(graph, ROLE_LOSS), *prediction = reaching(graph, ROLE_PREDICTION);
+    bool predicts = false;
+    for (int i = 0; i < graph->output_count; i++)
+        predicts = predicts || graph->outputs[i].role == ROLE_PREDICTION;
+    for (int i = 0; i < s->given; i++) {
+        Value *value = graph->values[i];
+        if (value->integer || value->kind == VALUE_NODE)
+            continue;
+        if (value->kind == VALUE_CONST)
+            scale_const(s, value);
+        else if (value->kind == VALUE_INPUT)
+            scale_input(s, value, loss, prediction, predicts);
+        else if (value->kind == VALUE_HYPER)
+            set_width(value, HYPER_BITS);
+        else
+            scale_master(s, value);
+    }
+}
+
+/* Rescales of values that no node computes go right before the first reader that wants one. */
+static void serve_source(Scaler *s, Value *value) {
+    Uses *uses = &s->uses[value->id];
+    int first = s->graph->node_count;
+    for (int i = 0; i < uses->count; i++) {
+        const Use *use = &uses->at[i];
+        demand(s, value, &uses->at[i]);
+        if (use->node != NULL && !is_mask(use->node) && value->bound > top_of(use->accepts)) {
+            int at = position(s->graph, use->node);
+            first = at < first ? at : first;
+        }
+    }
+    serve(s, value, first);
+}
+
+/* --- the walk --- */
+
+/* The widest operand that a rescale can narrow; -1 if there is none. */
+static int widest(const Node *node) {
+    int best = -1;
+    for (int k = 0; k < node->in_count; k++) {
+        const Value *in = node->in[k];
+        if (in->integer || bits_of(in->bound) <= MASTER_BITS || (in->def == NULL && in->kind != VALUE_HYPER))
+            continue;
+        if (best < 0 || in->bound > node->in[best]->bound)
+            best = k;
+    }
+    return best;
+}
+
+/* Infers the node's widths; narrows operands to 16 bits where the result would not fit 64. */
+static bool infer(Scaler *s, Node *node, Diag *diag) {
+    node_infer_width(node);
+    while (!node->out[0]->integer && node->out[0]->bound > WIDE_BOUND) {
+        int k = widest(node);
+        if (k < 0) {
+            diag_error(diag, &node->origin, "%s of these sizes does not fit 64-bit integers", op_info(node->op)->name);
+            return false;
+        }
+        node->in[k] = rescale(s, node->in[k], MASTER_BITS, position(s->graph, node));
+        node_infer_width(node);
+    }
+    return true;
+}
+
+static int64_t first_free_stream(const Graph *graph) {
+    int64_t stream = 0;
+    for (int i = 0; i < graph->node_count; i++) {
+        int64_t used = attr_int(graph->nodes[i], "stream", 0);
+        stream = used > stream ? used : stream;
+    }
+    return stream + 1;
+}
+
+bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag) {
+    size_t n = (size_t)graph->value_count;
+    Scaler s = {.graph = graph, .bits = options->bits, .stream = first_free_stream(graph), .given = graph->value_count};
+    s.uses = arena_alloc(graph->arena, n, sizeof *s.uses);
+    s.tail = arena_alloc(graph->arena, n, sizeof *s.tail);
+    find_uses(&s);
+    find_tails(&s);
+    int node_count = graph->node_count;
+    Node **nodes = arena_alloc(graph->arena, (size_t)node_count, sizeof *nodes);
+    for (int i = 0; i < node_count; i++)
+        nodes[i] = graph->nodes[i];
+    scale_sources(&s);
+    for (int i = 0; i < s.given; i++) {
+        Value *value = graph->values[i];
+        if (!value->integer && value->kind != VALUE_NODE && value->kind != VALUE_CONST)
+            serve_source(&s, value);
+    }
+    for (int i = 0; i < node_count; i++) {
+        if (!infer(&s, nodes[i], diag))
+            return false;
+        for (int k = 0; k < nodes[i]->out_count; k++)
+            if (!nodes[i]->out[k]->integer)
+                scale_value(&s, nodes[i]->out[k], position(graph, nodes[i]));
+    }
+    graph->stage = STAGE_SCALED;
+    return true;
+}

@@ -1,0 +1,136 @@
+/* Groups of pointwise nodes that run as one kernel. Before: STAGE_SCALED, layout done, dead code dropped. After: fused_into of a grouped
+ * node is the root whose kernel evaluates it; its value is never stored and has that root's group as its only reader.
+ *
+ * A pointwise node joins the group of its reader if that is its one use and the reader walks the same index space: a pointwise node or
+ * rescale of the same shape and phase, or a reduce_sum over it. (Across phases the wide operands of a mask would live on until the backward
+ * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
+ * in place stays valid. A cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed
+ * twice and stored never. */
+#include "passes/passes.h"
+
+enum { GROUP_MOST = 16, COPY_MOST = 4 };
+
+typedef struct {
+    Graph *graph;
+    int values;    /* counted ones: copies come behind them */
+    int *uses;     /* by value id */
+    Node **reader; /* by value id: one of the readers */
+} Fuse;
+
+static bool is_mask(const Node *node) {
+    return node->op == OP_positive || node->op == OP_inside;
+}
+
+static bool is_pointwise(const Node *node) {
+    return node->out_count == 1 && op_info(node->op)->kind == KIND_POINTWISE;
+}
+
+static void count_uses(Fuse *f) {
+    Graph *graph = f->graph;
+    f->values = graph->value_count;
+    f->uses = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(int));
+    f->reader = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(Node *));
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++) {
+            f->uses[graph->nodes[i]->in[k]->id]++;
+            f->reader[graph->nodes[i]->in[k]->id] = graph->nodes[i];
+        }
+    for (int i = 0; i < graph->output_count; i++)
+        f->uses[graph->outputs[i].value->id]++;
+    for (int i = 0; i < graph->update_count; i++)
+        f->uses[graph->updates[i].next->id]++;
+}
+
+static bool same_order(const Value *a, const Value *b) {
+    for (int i = 0; i < a->shape.rank; i++)
+        if (a->order[i] != b->order[i])
+            return false;
+    return true;
+}
+
+/* Whether the reader can evaluate `value` at each index of its own walk. */
+static bool same_space(const Node *reader, const Value *value) {
+    OpKind kind = op_info(reader->op)->kind;
+    if (reader->op == OP_reduce_sum)
+        return true;
+    return (kind == KIND_POINTWISE || reader->op == OP_rescale) && shape_equal(reader->out[0]->shape, value->shape) &&
+           same_order(reader->out[0], value);
+}
+
+/* Copies the pointwise chain that computes value, as long as each link has this one reader; *room counts the nodes left. */
+static Value *copy_chain(Fuse *f, Value *value, int at, int *room) {
+    const Node *node = value->def;
+    Graph *graph = f->graph;
+    (*room)--;
+    Value **in = arena_alloc(graph->arena, (size_t)node->in_count, sizeof(Value *));
+    int before = graph->node_count;
+    for (int k = 0; k < node->in_count; k++) {
+        Value *x = node->in[k];
+        bool link = *room > 0 && x->id < f->values && x->def != NULL && is_pointwise(x->def) && f->uses[x->id] == 1 && same_space(node, x);
+        in[k] = link ? copy_chain(f, x, at + graph->node_count - before, room) : x;
+    }
+    graph_insert_at(graph, at + graph->node_count - before);
+    graph_set_phase(graph, node->phase);
+    Value *copy = build(graph, node->op, node, in, node->in_count, node->attrs, node->attr_count);
+    graph_insert_at(graph, -1);
+    graph_set_phase(graph, PHASE_FORWARD);
+    copy->def->origin = node->origin;
+    copy->def->forward = node->forward;
+    for (int i = 0; i < MAX_RANK; i++)
+        copy->order[i] = value->order[i];
+    return copy;
+}
+
+/* The one reader of x besides the mask, if it can evaluate x itself; else x is stored for it anyway. */
+static bool other_reader_fuses(const Graph *graph, const Value *x, const Node *mask) {
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            if (graph->nodes[i]->in[k] == x && graph->nodes[i] != mask)
+                return same_space(graph->nodes[i], x) && graph->nodes[i]->phase == x->def->phase;
+    return false;
+}
+
+/* x with two readers, a mask and another: the mask gets a copy of its own. */
+static void split_masks(Fuse *f) {
+    Graph *graph = f->graph;
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *mask = graph->nodes[i];
+        if (!is_mask(mask) || mask->in[0]->id >= f->values)
+            continue;
+        Value *x = mask->in[0];
+        if (x->def == NULL || !is_pointwise(x->def) || f->uses[x->id] != 2 || !same_space(mask, x) || !other_reader_fuses(graph, x, mask))
+            continue;
+        int room = COPY_MOST, before = graph->node_count;
+        mask->in[0] = copy_chain(f, x, i, &room);
+        i += graph->node_count - before;
+    }
+}
+
+static void group(Fuse *f) {
+    Graph *graph = f->graph;
+    int *size = arena_alloc(graph->arena, (size_t)graph->next_node + 1, sizeof(int));
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        Node *node = graph->nodes[i];
+        node->fused_into = NULL;
+        size[node->id] = 1;
+        const Value *out = node->out[0];
+        if (!is_pointwise(node) || f->uses[out->id] != 1 || f->reader[out->id] == NULL)
+            continue;
+        Node *reader = f->reader[out->id];
+        Node *root = reader->fused_into != NULL ? reader->fused_into : reader;
+        if (!same_space(reader, out) || node->phase != reader->phase || size[root->id] >= GROUP_MOST)
+            continue;
+        node->fused_into = root;
+        size[root->id]++;
+    }
+}
+
+bool pass_fuse(Graph *graph, Diag *diag) {
+    (void)diag;
+    Fuse f = {.graph = graph};
+    count_uses(&f);
+    split_masks(&f);
+    count_uses(&f);
+    group(&f);
+    return true;
+}

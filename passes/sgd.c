@@ -1,0 +1,38 @@
+/* SGD with momentum, Nesterov and weight decay as two weighted sums a parameter (docs/numerics.md).
+ * Before: STAGE_TRAINED, gradients of pass_backward. After: STAGE_UPDATED; every parameter with a gradient has a momentum STATE and two
+ * updates. v' = momentum·v + g + decay·w,  w' = w + step_w·w + step_g·g + step_v·v' The runtime makes the five coefficients from rate,
+ * momentum, decay and Nesterov. */
+#include "passes/passes.h"
+
+#include <string.h>
+
+enum { MOMENTUM, DECAY, STEP_W, STEP_G, STEP_V, HYPERS };
+
+static void update(Graph *graph, Value *w, Value *g, Value *one, Value *const *hyper) {
+    Value *v = graph_value(graph, VALUE_STATE, arena_printf(graph->arena, "%s.momentum", w->name), w->shape);
+    Value *next_v = build(graph, OP_weighted_sum, g->def, INPUTS(v, hyper[MOMENTUM], g, one, w, hyper[DECAY]), NO_ATTRS);
+    Value *next_w =
+        build(graph, OP_weighted_sum, g->def, INPUTS(w, one, w, hyper[STEP_W], g, hyper[STEP_G], next_v, hyper[STEP_V]), NO_ATTRS);
+    graph_update(graph, v, next_v);
+    graph_update(graph, w, next_w);
+}
+
+bool pass_sgd(Graph *graph, Value *const *gradients, Diag *diag) {
+    (void)diag;
+    static const char *const names[HYPERS] = {"momentum", "decay", "step_w", "step_g", "step_v"};
+    Value *hyper[HYPERS];
+    for (int i = 0; i < HYPERS; i++)
+        hyper[i] = graph_value(graph, VALUE_HYPER, names[i], (Shape){0});
+    Value *one = graph_const(graph, "one", (Shape){0}, &(const double){1.0});
+    graph_set_phase(graph, PHASE_UPDATE);
+    int values = graph->value_count, param = 0;
+    for (int i = 0; i < values; i++)
+        if (graph->values[i]->kind == VALUE_PARAM) {
+            Value *g = gradients[param++];
+            if (g != NULL)
+                update(graph, graph->values[i], g, one, hyper);
+        }
+    graph_set_phase(graph, PHASE_FORWARD);
+    graph->stage = STAGE_UPDATED;
+    return true;
+}
