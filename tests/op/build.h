@@ -1,0 +1,138 @@
+/* Graphs for tests: values of made-up numbers, one-op graphs from cases.def, checks that count failures. Header only; a test is one C file.
+ */
+#ifndef INTC_TESTS_OP_BUILD_H
+#define INTC_TESTS_OP_BUILD_H
+
+#include "ir/ir.h"
+#include "passes/passes.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A list attribute: L("perm", 1, 0). */
+#define L(key, ...) ATTR_L(key, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), ((int64_t[]){__VA_ARGS__}))
+
+/* One row of cases.def. inputs: a word an input, "r2x3" a real tensor, "d4" one away from zero, "i3:2x4" integers in [0, 3). */
+typedef struct {
+    const char *name;
+    Op op;
+    const char *inputs;
+    const Attr *attrs;
+    int attr_count;
+} Case;
+
+enum { CASE_INPUTS = 8 };
+
+static int failures;
+
+#define CHECK(condition, ...)                                                                                                              \
+    do {                                                                                                                                   \
+        if (!(condition)) {                                                                                                                \
+            failures++;                                                                                                                    \
+            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                                                \
+            fprintf(stderr, __VA_ARGS__);                                                                                                  \
+            fputc('\n', stderr);                                                                                                           \
+        }                                                                                                                                  \
+    } while (0)
+
+static inline uint64_t random_next(uint64_t *state) {
+    uint64_t x = *state += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+static inline int64_t random_below(uint64_t *state, int64_t n) {
+    return (int64_t)(random_next(state) % (uint64_t)n);
+}
+
+/* n different numbers k/64 with |k| in [low, 127]: exact in 8 bits; no two tie and none is near zero. */
+static inline double *random_grid(Arena *arena, int64_t n, int low, bool positive, uint64_t *state) {
+    double *real = arena_alloc(arena, (size_t)n, sizeof *real);
+    int span = positive ? 128 - low : 2 * (128 - low);
+    int *left = arena_alloc(arena, (size_t)span, sizeof *left);
+    int remaining = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (remaining == 0)
+            for (remaining = 0; remaining < span; remaining++)
+                left[remaining] = remaining < 128 - low ? low + remaining : -(low + remaining - (128 - low));
+        int pick = (int)random_below(state, remaining);
+        real[i] = left[pick] / 64.0;
+        left[pick] = left[--remaining];
+    }
+    return real;
+}
+
+static inline Shape parse_shape(const char *text) {
+    Shape shape = {0};
+    while (*text >= '0' && *text <= '9') {
+        char *end;
+        shape.dim[shape.rank++] = strtoll(text, &end, 10);
+        text = *end == 'x' ? end + 1 : end;
+    }
+    return shape;
+}
+
+static inline Value *integer_const(Graph *graph, const char *name, Shape shape, int64_t classes, uint64_t *state) {
+    int64_t n = shape_elements(shape);
+    int64_t *mantissa = arena_alloc(graph->arena, (size_t)n, sizeof *mantissa);
+    for (int64_t i = 0; i < n; i++)
+        mantissa[i] = random_below(state, classes);
+    Value *value = graph_integer(graph, VALUE_CONST, name, shape, type_for_bound(classes - 1), classes - 1);
+    value->mantissa = mantissa;
+    return value;
+}
+
+static inline Value *real_value(Graph *graph, ValueKind kind, const char *name, Shape shape, int low, bool positive, uint64_t *state) {
+    Value *value = graph_value(graph, kind, name, shape);
+    value->real = random_grid(graph->arena, shape_elements(shape), low, positive, state);
+    return value;
+}
+
+/* The inputs of a case as values of that kind (integers are constants); returns their number. */
+static inline int case_inputs(Graph *graph, const Case *test, ValueKind kind, Value **in, uint64_t *state) {
+    char *text = arena_strdup(graph->arena, test->inputs), *rest = NULL;
+    int count = 0;
+    for (char *word = strtok_r(text, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+        const char *name = arena_printf(graph->arena, "in%d", count);
+        if (word[0] == 'i') {
+            char *shape;
+            int64_t classes = strtoll(word + 1, &shape, 10);
+            in[count++] = integer_const(graph, name, parse_shape(shape + 1), classes, state);
+        } else {
+            bool denominator = word[0] == 'd';
+            in[count++] = real_value(graph, kind, name, parse_shape(word + 1), denominator ? 64 : 9, denominator, state);
+        }
+    }
+    return count;
+}
+
+/* A scalar: the sum of x times fixed random numbers, so that no gradient is the same everywhere. */
+static inline Value *weighted_total(Graph *graph, Value *x, uint64_t *state) {
+    Value *weights = real_value(graph, VALUE_CONST, "weights", x->shape, 9, false, state);
+    Value *product = build(graph, OP_mul, NULL, INPUTS(x, weights), NO_ATTRS);
+    int64_t axes[MAX_RANK];
+    for (int i = 0; i < x->shape.rank; i++)
+        axes[i] = i;
+    return build(graph, OP_reduce_sum, NULL, INPUTS(product), ATTRS(ATTR_L("axes", x->shape.rank, axes), ATTR_I("keepdims", 0)));
+}
+
+static inline bool differentiable(Op op) {
+    static const char *const grads[OP_COUNT] = {
+#define OP(op_name, kind, least, most, results, letters, rule, bound_hook, infer_hook, grad_hook) [OP_##op_name] = #grad_hook,
+#include "ir/ops.def"
+#undef OP
+    };
+    return strcmp(grads[op], "none") != 0 && strcmp(grads[op], "forbidden") != 0;
+}
+
+static inline int report(const char *test, int checks) {
+    if (failures > 0)
+        fprintf(stderr, "%s: %d of the checks failed\n", test, failures);
+    else
+        printf("%s: %d cases hold\n", test, checks);
+    return failures > 0;
+}
+
+#endif

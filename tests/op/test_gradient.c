@@ -1,0 +1,116 @@
+/* Every gradient rule against central finite differences, in the interpreter's real mode; every row of ops.def has a case; accumulation
+ * over several uses. A case whose gradients are all zero fails. */
+#include "tests/op/case_list.h"
+
+static bool covered[OP_COUNT];
+
+static double loss_at(Eval *eval, const Value *loss, double *x, double at) {
+    double kept = *x;
+    *x = at;
+    eval_nodes(eval);
+    *x = kept;
+    return eval->tensors[loss->id].real[0];
+}
+
+/* Compares the gradients that backward appended with differences of the loss. */
+static void compare(const char *name, Graph *graph, const Value *loss) {
+    Diag *diag = diag_new(NULL);
+    Value **gradients;
+    int values = graph->value_count;
+    bool good = pass_backward(graph, &gradients, diag);
+    CHECK(good, "%s: backward refuses", name);
+    if (!good)
+        diag_print(diag, stderr);
+    Eval *eval = eval_new(graph, EVAL_REAL);
+    int param = 0;
+    for (int i = 0; good && i < values; i++) {
+        const Value *p = graph->values[i];
+        if (p->kind != VALUE_PARAM)
+            continue;
+        const Value *g = gradients[param++];
+        CHECK(g != NULL && shape_equal(g->shape, p->shape), "%s: no gradient of the shape of %s", name, p->name);
+        double largest = 0.0;
+        for (int64_t k = 0; g != NULL && k < shape_elements(p->shape); k++) {
+            const double h = 1e-5;
+            double *x = &eval->tensors[p->id].real[k];
+            double slope = (loss_at(eval, loss, x, *x + h) - loss_at(eval, loss, x, *x - h)) / (2 * h);
+            eval_nodes(eval);
+            double found = eval->tensors[g->id].real[k];
+            largest = fmax(largest, fabs(found));
+            CHECK(fabs(found - slope) <= 1e-6 * (1 + fabs(slope)), "%s: gradient of %s at %lld is %.9g, difference quotient %.9g", name,
+                  p->name, (long long)k, found, slope);
+        }
+        CHECK(largest > 1e-3, "%s: every gradient of %s is zero", name, p->name);
+    }
+    eval_free(eval);
+    diag_free(diag);
+}
+
+static void check_case(const Case *test) {
+    covered[test->op] = true;
+    if (!differentiable(test->op))
+        return;
+    Arena *arena = arena_new();
+    Graph *graph = graph_new(arena, test->name);
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 1;
+    Value *in[CASE_INPUTS];
+    int count = case_inputs(graph, test, VALUE_PARAM, in, &state);
+    Value *y = build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
+    Value *loss = weighted_total(graph, y, &state);
+    graph_output(graph, "loss", ROLE_LOSS, loss);
+    compare(test->name, graph, loss);
+    arena_free(arena);
+}
+
+/* y = x·x + relu(x)·W, x used three times, once twice by the same node. */
+static void check_accumulation(void) {
+    Arena *arena = arena_new();
+    Graph *graph = graph_new(arena, "accumulation");
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 5;
+    Value *x = real_value(graph, VALUE_PARAM, "x", parse_shape("3x3"), 9, false, &state);
+    Value *w = real_value(graph, VALUE_PARAM, "w", parse_shape("3x3"), 9, false, &state);
+    Value *square = build(graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
+    Value *relu = build(graph, OP_relu, NULL, INPUTS(x), NO_ATTRS);
+    Value *product = build(graph, OP_matmul, NULL, INPUTS(relu, w), ATTRS(ATTR_I("ta", 0), ATTR_I("tb", 0)));
+    Value *sum = build(graph, OP_add, NULL, INPUTS(square, product), NO_ATTRS);
+    Value *loss = weighted_total(graph, sum, &state);
+    graph_output(graph, "loss", ROLE_LOSS, loss);
+    compare("accumulation", graph, loss);
+    arena_free(arena);
+}
+
+/* A constant operand gets no gradient node; a parameter that the loss does not see gets a note and no gradient. */
+static void check_unneeded(void) {
+    Arena *arena = arena_new();
+    Graph *graph = graph_new(arena, "unneeded");
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 6;
+    Value *x = real_value(graph, VALUE_CONST, "x", parse_shape("2x3"), 9, false, &state);
+    Value *w = real_value(graph, VALUE_PARAM, "w", parse_shape("3x4"), 9, false, &state);
+    real_value(graph, VALUE_PARAM, "unused", parse_shape("3"), 9, false, &state);
+    Value *y = build(graph, OP_matmul, NULL, INPUTS(x, w), ATTRS(ATTR_I("ta", 0), ATTR_I("tb", 0)));
+    Value *loss = weighted_total(graph, y, &state);
+    graph_output(graph, "loss", ROLE_LOSS, loss);
+    Diag *diag = diag_new(NULL);
+    Value **gradients;
+    CHECK(pass_backward(graph, &gradients, diag), "backward refuses");
+    int contractions = 0;
+    for (int i = 0; i < graph->node_count; i++)
+        contractions += graph->nodes[i]->op == OP_matmul;
+    CHECK(contractions == 2, "%d contractions, expected the forward one and one gradient", contractions);
+    CHECK(gradients[0] != NULL && gradients[1] == NULL, "gradients of w and not of unused");
+    CHECK(diag_errors(diag) == 0, "a parameter without gradient is no error");
+    diag_free(diag);
+    arena_free(arena);
+}
+
+int main(void) {
+    int count = for_each_case(check_case);
+    check_accumulation();
+    check_unneeded();
+    for (int op = OP_NONE + 1; op < OP_COUNT; op++)
+        CHECK(covered[op], "cases.def has no case of %s", op_info((Op)op)->name);
+    return report("gradient", count);
+}
