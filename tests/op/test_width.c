@@ -1,0 +1,66 @@
+/* Every op in integer mode against real mode, on operands that are exact in 8 bits: what the widths that pass_exponents chose, the exponent
+ * rules and the tables of an op cost. Operands are constants once and parameters once. */
+#include "tests/op/case_list.h"
+
+static double integer_at(const Eval *eval, const Value *value, int64_t k) {
+    const Tensor *tensor = &eval->tensors[value->id];
+    return value->integer ? (double)tensor->mantissa[k] : ldexp((double)tensor->mantissa[k], tensor->exponent);
+}
+
+static double real_at(const Eval *eval, const Value *value, int64_t k) {
+    const Tensor *tensor = &eval->tensors[value->id];
+    return value->integer ? (double)tensor->mantissa[k] : tensor->real[k];
+}
+
+/* Share of the largest element: a rescale of b bits may be half a step off (a whole one if stochastic), tables 2^-12, all else exact but
+ * for the alignment of sums. */
+static double tolerance(const Case *test) {
+    if (test->op == OP_rescale)
+        return strcmp(test->name, "rescale_stochastic") == 0 ? 1.0 / 16 : 1.0 / 127;
+    /* The limits are rounded to the operand's mantissas. */
+    return test->op == OP_clip ? 1.0 / 127 : 0x1p-12;
+}
+
+static void check_width(const Case *test, ValueKind kind) {
+    Arena *arena = arena_new();
+    Graph *graph = graph_new(arena, test->name);
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 3;
+    Value *in[CASE_INPUTS];
+    int count = case_inputs(graph, test, kind, in, &state);
+    Value *y = build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
+    graph_output(graph, "y", ROLE_LOSS, y);
+    Diag *diag = diag_new(NULL);
+    bool good = pass_exponents(graph, &(PassOptions){.bits = 8}, diag);
+    CHECK(good && graph->stage == STAGE_SCALED, "%s: exponents refuses", test->name);
+    Eval *exact = eval_new(graph, EVAL_INTEGER), *real = eval_new(graph, EVAL_REAL);
+    eval_run(exact);
+    eval_run(real);
+    const Node *node = y->def;
+    for (int out = 0; out < node->out_count; out++) {
+        const Value *value = node->out[out];
+        double largest = 0.0;
+        int64_t n = shape_elements(value->shape);
+        for (int64_t k = 0; k < n; k++)
+            largest = fmax(largest, fabs(real_at(real, value, k)));
+        CHECK(largest > 0.0, "%s: output %d is all zero", test->name, out);
+        for (int64_t k = 0; k < n; k++) {
+            double a = integer_at(exact, value, k), b = real_at(real, value, k);
+            CHECK(fabs(a - b) <= tolerance(test) * largest, "%s: output %d at %lld is %.9g in integers, %.9g in reals", test->name, out,
+                  (long long)k, a, b);
+        }
+    }
+    eval_free(exact);
+    eval_free(real);
+    diag_free(diag);
+    arena_free(arena);
+}
+
+static void check_case(const Case *test) {
+    check_width(test, VALUE_CONST);
+    check_width(test, VALUE_PARAM);
+}
+
+int main(void) {
+    return report("width", for_each_case(check_case));
+}
