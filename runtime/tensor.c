@@ -1,0 +1,132 @@
+/* Elements of the arena by tensor description, and floats packed from mantissa and exponent. */
+#include "runtime/runtime.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int intc_rt_type_size(int32_t type) {
+    return type == INTC_I8 ? 1 : type == INTC_I16 ? 2 : type == INTC_I32 ? 4 : 8;
+}
+
+int64_t intc_rt_tensor_elements(const struct intc_tensor *tensor) {
+    int64_t elements = 1;
+    for (int i = 0; i < tensor->rank; i++)
+        elements *= tensor->dim[i];
+    return elements;
+}
+
+int64_t intc_rt_load(const unsigned char *place, int32_t type) {
+    if (type == INTC_I8) {
+        int8_t value;
+        memcpy(&value, place, sizeof value);
+        return value;
+    }
+    if (type == INTC_I16) {
+        int16_t value;
+        memcpy(&value, place, sizeof value);
+        return value;
+    }
+    if (type == INTC_I32) {
+        int32_t value;
+        memcpy(&value, place, sizeof value);
+        return value;
+    }
+    int64_t value;
+    memcpy(&value, place, sizeof value);
+    return value;
+}
+
+void intc_rt_store(unsigned char *place, int32_t type, int64_t value) {
+    if (type == INTC_I8)
+        *place = (unsigned char)value;
+    else if (type == INTC_I16)
+        memcpy(place, &(int16_t){(int16_t)value}, 2);
+    else if (type == INTC_I32)
+        memcpy(place, &(int32_t){(int32_t)value}, 4);
+    else
+        memcpy(place, &value, 8);
+}
+
+int32_t intc_rt_exponent(const unsigned char *arena, int64_t offset) {
+    return offset < 0 ? 0 : (int32_t)intc_rt_load(arena + offset, INTC_I32);
+}
+
+void intc_rt_set_exponent(unsigned char *arena, int64_t offset, int64_t exponent) {
+    if (offset >= 0)
+        intc_rt_store(arena + offset, INTC_I32, exponent);
+}
+
+int64_t intc_rt_tensor_place(const struct intc_tensor *tensor, int64_t index) {
+    int64_t element = 0;
+    for (int i = tensor->rank - 1; i >= 0; i--) {
+        element += index % tensor->dim[i] * tensor->stride[i];
+        index /= tensor->dim[i];
+    }
+    return tensor->offset + element * intc_rt_type_size(tensor->type);
+}
+
+int64_t intc_rt_tensor_get(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index) {
+    return intc_rt_load(arena + intc_rt_tensor_place(tensor, index), tensor->type);
+}
+
+bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int64_t **places) {
+    int64_t elements = 1;
+    bool contiguous = true;
+    *places = NULL;
+    for (int i = tensor->rank - 1; i >= first; i--) {
+        contiguous = contiguous && (tensor->dim[i] == 1 || tensor->stride[i] == elements);
+        elements *= tensor->dim[i];
+    }
+    if (contiguous)
+        return true;
+    int64_t *list = malloc((size_t)elements * sizeof *list);
+    if (!list)
+        return false;
+    for (int64_t e = 0; e < elements; e++) {
+        int64_t rest = e, place = 0;
+        for (int i = tensor->rank - 1; i >= first; i--) {
+            place += rest % tensor->dim[i] * tensor->stride[i];
+            rest /= tensor->dim[i];
+        }
+        list[e] = place;
+    }
+    *places = list;
+    return true;
+}
+
+uint64_t intc_rt_pack_float(int64_t mantissa, int exponent, int mantissa_bits, int exponent_bits) {
+    uint64_t sign = mantissa < 0 ? (uint64_t)1 << (mantissa_bits + exponent_bits) : 0, magnitude = intc_magnitude(mantissa);
+    if (magnitude == 0)
+        return sign;
+    int bias = (1 << (exponent_bits - 1)) - 1, least = 1 - bias - mantissa_bits; /* least: exponent of a denormal's last place */
+    int length = intc_bit_length(magnitude);
+    int64_t last = (int64_t)exponent + length - 1 - mantissa_bits; /* exponent of the last place kept */
+    if (last < least)
+        last = least;
+    int64_t shift = last - exponent;
+    if (shift > 63)
+        return sign;
+    /* 2^62 and above only when there is much to shift out: halve first, with a sticky bit. */
+    if (length > 62 && shift > 2) {
+        magnitude = magnitude >> 2 | ((magnitude & 3) != 0);
+        shift -= 2;
+    }
+    uint64_t kept = shift > 0 ? (uint64_t)intc_round_even((int64_t)magnitude, (int)shift) : magnitude << -shift;
+    if (kept >> (mantissa_bits + 1)) {
+        kept >>= 1;
+        last++;
+    }
+    if (!(kept >> mantissa_bits))
+        return sign | kept; /* denormal */
+    int64_t field = last + mantissa_bits + bias;
+    if (field >= (1 << exponent_bits) - 1)
+        return sign | (((uint64_t)1 << exponent_bits) - 1) << mantissa_bits;
+    return sign | (uint64_t)field << mantissa_bits | (kept & (((uint64_t)1 << mantissa_bits) - 1));
+}
+
+const struct intc_tensor *intc_rt_tensor_find(const struct intc_module *module, int32_t kind, int32_t scope) {
+    for (uint32_t i = 0; i < module->tensor_count; i++)
+        if (module->tensors[i].kind == kind && (module->tensors[i].scope & scope))
+            return module->tensors + i;
+    return NULL;
+}
