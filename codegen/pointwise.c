@@ -1,0 +1,291 @@
+/* Pointwise operators: the element function of each, and the kernel of a node that stands alone or ends a group.
+ * Operands arrive as i32, or i64 where their type is; the result is i64 exactly where the node's output is. 32-bit arithmetic is used
+ * wherever the bounds allow, for the vectoriser. */
+#include "codegen/space.h"
+#include "ir/tables.h"
+#include "runtime/fixed.h"
+
+#include <math.h>
+
+static int result_bits(const Node *node) {
+    return node->out[0]->type == T_I64 ? 64 : 32;
+}
+
+/* One term of a sum brought from exponent `from` to `to`. */
+static LLVMValueRef align_term(Codegen *cg, LLVMValueRef x, int64_t bound, LLVMValueRef from, LLVMValueRef to, bool may_left, int bits) {
+    LLVMBasicBlockRef saved = head_enter(cg);
+    bool wide = bits == 64 || bound > (int64_t)1 << 30;
+    Shift shift = shift_new(cg, sub(cg, to, from), wide ? 64 : 32, may_left);
+    head_leave(cg, saved);
+    return as_bits(cg, shift_apply(cg, &shift, x), bits);
+}
+
+static LLVMValueRef output_exponent(Codegen *cg, const Node *node) {
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef e = node_exponent(cg, node);
+    head_leave(cg, saved);
+    return e;
+}
+
+static LLVMValueRef aligned_operand(Codegen *cg, const Node *node, int i, LLVMValueRef x, LLVMValueRef e, bool may_left) {
+    return align_term(cg, x, node->in[i]->bound, value_exponent(cg, node->in[i]), e, may_left, result_bits(node));
+}
+
+static LLVMValueRef element_bias(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef e = output_exponent(cg, node);
+    return add(cg, aligned_operand(cg, node, 0, in[0], e, false), aligned_operand(cg, node, 1, in[1], e, true));
+}
+
+static LLVMValueRef element_add(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef e = output_exponent(cg, node);
+    return add(cg, aligned_operand(cg, node, 0, in[0], e, true), aligned_operand(cg, node, 1, in[1], e, true));
+}
+
+static LLVMValueRef element_sub(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef e = output_exponent(cg, node);
+    return sub(cg, aligned_operand(cg, node, 0, in[0], e, true), aligned_operand(cg, node, 1, in[1], e, true));
+}
+
+static LLVMValueRef element_weighted_sum(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef e = output_exponent(cg, node), sum = NULL;
+    for (int i = 0; i < node->in_count; i += 2) {
+        LLVMValueRef product = mul(cg, as_bits(cg, in[i], 64), as_bits(cg, in[i + 1], 64));
+        LLVMBasicBlockRef saved = head_enter(cg);
+        LLVMValueRef from = exponent_clamp(cg, add(cg, value_exponent(cg, node->in[i]), value_exponent(cg, node->in[i + 1])));
+        head_leave(cg, saved);
+        LLVMValueRef term = align_term(cg, product, INT64_MAX, from, e, true, 64);
+        sum = sum == NULL ? term : add(cg, sum, term);
+    }
+    return as_bits(cg, sum, result_bits(node));
+}
+
+static LLVMValueRef element_mul(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int bits = result_bits(node);
+    return mul(cg, as_bits(cg, in[0], bits), as_bits(cg, in[1], bits));
+}
+
+static LLVMValueRef element_mul_const(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int64_t mantissa;
+    int exponent;
+    real_to_fixed(attr_real(node, "value", 1.0), &mantissa, &exponent);
+    return mul_by(cg, as_bits(cg, in[0], result_bits(node)), mantissa);
+}
+
+/* a * 2^30 / b to the nearest, ties to even, on magnitudes; b = 0 gives the bound. */
+static LLVMValueRef element_div(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef a = as_bits(cg, in[0], 64), b = as_bits(cg, in[1], 64), zero = const64(cg, 0), one = const64(cg, 1);
+    LLVMValueRef none = compare(cg, LLVMIntEQ, b, zero);
+    LLVMValueRef numerator = LLVMBuildShl(cg->builder, magnitude(cg, a), const64(cg, 30), "");
+    LLVMValueRef divisor = choose(cg, none, one, magnitude(cg, b));
+    LLVMValueRef quotient = LLVMBuildUDiv(cg->builder, numerator, divisor, "");
+    LLVMValueRef twice = mul_by(cg, sub(cg, numerator, mul(cg, quotient, divisor)), 2);
+    LLVMValueRef odd = LLVMBuildAnd(cg->builder, quotient, one, "");
+    LLVMValueRef up = compare(cg, LLVMIntUGT, add(cg, twice, odd), divisor);
+    quotient = add(cg, quotient, as_unsigned(cg, up, 64));
+    LLVMValueRef limit = choose(cg, compare(cg, LLVMIntEQ, a, zero), zero, const64(cg, node->out[0]->bound));
+    quotient = choose(cg, none, limit, quotient);
+    LLVMValueRef negative = compare(cg, LLVMIntSLT, LLVMBuildXor(cg->builder, a, choose(cg, none, zero, b), ""), zero);
+    return as_bits(cg, choose(cg, negative, LLVMBuildNeg(cg->builder, quotient, ""), quotient), result_bits(node));
+}
+
+static LLVMValueRef element_neg(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    return LLVMBuildNeg(cg->builder, in[0], "");
+}
+
+static LLVMValueRef element_relu(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    return smax(cg, in[0], const_like(in[0], 0));
+}
+
+static LLVMValueRef sloped(Codegen *cg, const Node *node, LLVMValueRef x, LLVMValueRef straight) {
+    int64_t slope = (int64_t)nearbyint(ldexp(attr_real(node, "alpha", 0.01), 24));
+    int bits = result_bits(node);
+    x = as_bits(cg, x, bits);
+    LLVMValueRef factor = choose(cg, straight, const_like(x, 1 << 24), const_like(x, slope));
+    return mul(cg, x, factor);
+}
+
+static LLVMValueRef element_leaky_relu(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return sloped(cg, node, in[0], compare(cg, LLVMIntSGE, in[0], const_like(in[0], 0)));
+}
+
+static LLVMValueRef element_leak(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return sloped(cg, node, in[0], compare(cg, LLVMIntNE, in[1], const_like(in[1], 0)));
+}
+
+/* A real attribute at the exponent of x, half to even, saturated to 2^62 and to `bits`; NULL if absent. */
+static LLVMValueRef limit_at(Codegen *cg, const Node *node, const char *name, int bits) {
+    if (attr_find(node, name) == NULL || isinf(attr_real(node, name, 0)))
+        return NULL;
+    int k;
+    int64_t mantissa = (int64_t)ldexp(frexp(attr_real(node, name, 0), &k), 53);
+    LLVMValueRef e = value_exponent(cg, node->in[0]);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef s = add_const(cg, e, 53 - k);
+    Shift shift = shift_new(cg, smax(cg, s, const32(cg, -9)), 64, true);
+    LLVMValueRef top = const64(cg, mantissa < 0 ? -((int64_t)1 << 62) : (int64_t)1 << 62);
+    LLVMValueRef large = mantissa == 0 ? LLVMConstInt(cg->i1, 0, false) : compare(cg, LLVMIntSLT, s, const32(cg, -9));
+    LLVMValueRef limit = choose(cg, large, top, shift_apply(cg, &shift, const64(cg, mantissa)));
+    if (bits == 32)
+        limit = smin(cg, smax(cg, limit, const64(cg, INT32_MIN)), const64(cg, INT32_MAX));
+    limit = as_bits(cg, limit, bits);
+    head_leave(cg, saved);
+    return limit;
+}
+
+static LLVMValueRef element_clip(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef low = limit_at(cg, node, "min", bits_of(in[0])), high = limit_at(cg, node, "max", bits_of(in[0]));
+    LLVMValueRef x = high == NULL ? in[0] : choose(cg, compare(cg, LLVMIntSGT, in[0], high), high, in[0]);
+    return low == NULL ? x : choose(cg, compare(cg, LLVMIntSLT, in[0], low), low, x);
+}
+
+static LLVMValueRef element_inside(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef low = limit_at(cg, node, "min", bits_of(in[0])), high = limit_at(cg, node, "max", bits_of(in[0]));
+    LLVMValueRef inside = LLVMConstInt(cg->i1, 1, false);
+    if (low != NULL)
+        inside = LLVMBuildAnd(cg->builder, inside, compare(cg, LLVMIntSGT, in[0], low), "");
+    if (high != NULL)
+        inside = LLVMBuildAnd(cg->builder, inside, compare(cg, LLVMIntSLT, in[0], high), "");
+    return as_unsigned(cg, inside, 32);
+}
+
+static LLVMValueRef element_positive(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    return as_unsigned(cg, compare(cg, LLVMIntSGT, in[0], const_like(in[0], 0)), 32);
+}
+
+static LLVMValueRef element_gate(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    return choose(cg, compare(cg, LLVMIntNE, in[1], const_like(in[1], 0)), in[0], const_like(in[0], 0));
+}
+
+/* |x| as a position in a table over [0, 2^d): min(rne(|m|, -(e + 16)), 2^(d+16) - 1); then linear interpolation between entries of 15 bits.
+ */
+static LLVMValueRef table_lookup(Codegen *cg, const Value *x, LLVMValueRef m, const char *name, const int32_t *table, int d) {
+    int64_t entries[TABLE_INTERVALS + 1];
+    for (int i = 0; i <= TABLE_INTERVALS; i++)
+        entries[i] = table[i];
+    LLVMValueRef data = const_table(cg, name, cg->i32, entries, TABLE_INTERVALS + 1);
+    int bits = x->bound <= 512 ? 32 : 64;
+    LLVMValueRef e = value_exponent(cg, x);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    /* 21 places left saturate whatever is not zero. */
+    LLVMValueRef s = smax(cg, sub(cg, const32(cg, -16), e), const32(cg, -21));
+    Shift shift = shift_new(cg, s, bits, true);
+    head_leave(cg, saved);
+    LLVMValueRef u = shift_apply(cg, &shift, magnitude(cg, as_bits(cg, m, bits)));
+    u = as_bits(cg, smin(cg, u, const_like(u, ((int64_t)1 << (d + 16)) - 1)), 32);
+    int fraction = d + 6;
+    LLVMValueRef i = as_unsigned(cg, LLVMBuildLShr(cg->builder, u, const32(cg, fraction), ""), 64);
+    LLVMValueRef r = LLVMBuildAnd(cg->builder, u, const32(cg, (1 << fraction) - 1), "");
+    LLVMValueRef next = add_const(cg, i, 1);
+    LLVMValueRef low = LLVMBuildLoad2(cg->builder, cg->i32, LLVMBuildInBoundsGEP2(cg->builder, cg->i32, data, &i, 1, ""), "");
+    LLVMValueRef high = LLVMBuildLoad2(cg->builder, cg->i32, LLVMBuildInBoundsGEP2(cg->builder, cg->i32, data, &next, 1, ""), "");
+    LLVMValueRef rise = add_const(cg, mul(cg, sub(cg, high, low), r), (int64_t)1 << (d + 5));
+    return add(cg, low, LLVMBuildAShr(cg->builder, rise, const32(cg, fraction), ""));
+}
+
+static LLVMValueRef element_sigmoid(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef y = table_lookup(cg, node->in[0], in[0], "table.sigmoid", table_sigmoid, 4);
+    LLVMValueRef negative = compare(cg, LLVMIntSLT, in[0], const_like(in[0], 0));
+    return as_bits(cg, choose(cg, negative, sub(cg, const32(cg, 1 << 15), y), y), result_bits(node));
+}
+
+static LLVMValueRef element_tanh(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef y = table_lookup(cg, node->in[0], in[0], "table.tanh", table_tanh, 3);
+    LLVMValueRef negative = compare(cg, LLVMIntSLT, in[0], const_like(in[0], 0));
+    return as_bits(cg, choose(cg, negative, LLVMBuildNeg(cg->builder, y, ""), y), result_bits(node));
+}
+
+static LLVMValueRef element_sigmoid_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef slope = table_lookup(cg, node->in[1], in[1], "table.sigmoid_grad", table_sigmoid_grad, 4);
+    int bits = result_bits(node);
+    return mul(cg, as_bits(cg, in[0], bits), as_bits(cg, slope, bits));
+}
+
+static LLVMValueRef element_tanh_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef slope = table_lookup(cg, node->in[1], in[1], "table.tanh_grad", table_tanh_grad, 3);
+    int bits = result_bits(node);
+    return mul(cg, as_bits(cg, in[0], bits), as_bits(cg, slope, bits));
+}
+
+/* The one "operand" is the logical index. */
+static LLVMValueRef element_random_mask(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    uint64_t threshold = (uint64_t)nearbyint(ldexp(attr_real(node, "ratio", 0), 32));
+    if (threshold > UINT32_MAX)
+        return const32(cg, 0);
+    RandomKey key = random_key(cg, attr_int(node, "stream", 0));
+    LLVMValueRef random = random_bits(cg, &key, in[0]);
+    return as_unsigned(cg, compare(cg, LLVMIntUGE, random, const32(cg, (int64_t)threshold)), 32);
+}
+
+#define ELEMENT_POINTWISE(name) element_##name
+#define ELEMENT_RANDOM(name) element_##name
+#define ELEMENT_SCALE(name) NULL
+#define ELEMENT_CONTRACT(name) NULL
+#define ELEMENT_REDUCE(name) NULL
+#define ELEMENT_WINDOW(name) NULL
+#define ELEMENT_MOVE(name) NULL
+#define ELEMENT_ROW(name) NULL
+ElementEmitter *element_emitter(Op op) {
+    static ElementEmitter *const table[OP_COUNT] = {
+#define OP(name, kind, ...) [OP_##name] = ELEMENT_##kind(name),
+#include "ir/ops.def"
+#undef OP
+    };
+    return table[op];
+}
+
+/* The kernel of a pointwise node that is stored: its own element function on what its operands evaluate to. */
+static void emit_group(Codegen *cg, const Node *node) {
+    const Value *out = node->out[0];
+    Space space = space_new(out->shape, out->order);
+    Group group = {.space = &space, .order = out->order};
+    int64_t stride[MAX_RANK], logical[MAX_RANK];
+    value_strides(out, stride);
+    int target = space_stream(&space, out->order, stride, 0), index = -1;
+    /* The root is evaluated as if it were fused: a copy of its output whose definition says so. */
+    Node root = *node;
+    root.fused_into = &root;
+    Value value = *out;
+    value.def = &root;
+    View view = view_same(&value);
+    if (node->op == OP_random_mask) {
+        int64_t step = 1;
+        for (int d = out->shape.rank - 1; d >= 0; step *= out->shape.dim[d--])
+            logical[d] = step;
+        index = space_stream(&space, out->order, logical, 0);
+    } else {
+        group_collect(cg, &group, view);
+    }
+    space_collapse(&space);
+    kernel_begin(cg, node, "");
+    Nest nest;
+    nest_begin(cg, &nest, &space);
+    LLVMValueRef x;
+    if (index >= 0) {
+        LLVMValueRef at = as_bits(cg, nest_index(cg, &nest, index), 32);
+        x = element_random_mask(cg, node, &at);
+    } else {
+        x = group_eval(cg, &group, &nest, view);
+    }
+    store_element(cg, out, nest_index(cg, &nest, target), x);
+    nest_end(cg, &nest);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * (1 + group.leaf_count));
+}
+
+#define EMIT_POINTWISE(name)                                                                                                               \
+    void emit_##name(Codegen *cg, const Node *node) {                                                                                      \
+        emit_group(cg, node);                                                                                                              \
+    }
+#define EMIT_RANDOM(name) EMIT_POINTWISE(name)
+#define EMIT_SCALE(name)
+#define EMIT_CONTRACT(name)
+#define EMIT_REDUCE(name)
+#define EMIT_WINDOW(name)
+#define EMIT_MOVE(name)
+#define EMIT_ROW(name)
+#define OP(name, kind, ...) EMIT_##kind(name)
+#include "ir/ops.def"
+#undef OP

@@ -1,0 +1,166 @@
+/* reduce_sum over an expression. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
+ * tile adds rows into a private array; else into one private sum. Tiles are pieces of the outer dimensions; several tiles of one result are
+ * added atomically, which integers allow in any order. */
+#include "codegen/space.h"
+
+enum { MAX_PRIVATE = 4096, PIECES = 32 };
+
+typedef struct {
+    const Node *node;
+    Space space;
+    Group group;
+    int target; /* stream into the result: stride 0 where reduced */
+    View view;
+} Reduce;
+
+static View reduce_view(const Value *in) {
+    return view_same(in);
+}
+
+static void reduce_open(Codegen *cg, Reduce *r, const Node *node) {
+    const Value *in = node->in[0], *out = node->out[0];
+    *r = (Reduce){.node = node, .space = space_new(in->shape, in->order), .view = reduce_view(in)};
+    r->group = (Group){.space = &r->space, .order = in->order};
+    int count;
+    const int64_t *axes = attr_ints(node, "axes", &count);
+    bool reduced[MAX_RANK] = {false}, keep = attr_int(node, "keepdims", 1) != 0;
+    for (int i = 0; i < count; i++)
+        reduced[axes[i]] = true;
+    int64_t own[MAX_RANK], stride[MAX_RANK] = {0};
+    value_strides(out, own);
+    for (int d = 0, k = 0; d < in->shape.rank; d++) {
+        if (!reduced[d])
+            stride[d] = own[k];
+        k += keep || !reduced[d];
+    }
+    r->target = space_stream(&r->space, in->order, stride, 0);
+    group_collect(cg, &r->group, r->view);
+    space_collapse(&r->space);
+}
+
+static void emit_clear(Codegen *cg, const Node *node) {
+    const Value *out = node->out[0];
+    kernel_begin(cg, node, "clear");
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    store_element(cg, out, loop.index, const64(cg, 0));
+    loop_end(cg, &loop);
+    int64_t n = shape_elements(out->shape);
+    kernel_end(cg, n, n);
+}
+
+static void add_atomically(Codegen *cg, const Value *out, LLVMValueRef index, LLVMValueRef x) {
+    LLVMValueRef base = arena_at(cg, out->offset);
+    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, element_type(cg, out->type), base, &index, 1, "");
+    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, x, LLVMAtomicOrderingMonotonic, false);
+}
+
+/* The loops of dimensions [first, last) with the tile's piece of dimension 0 given; see emit_tile. */
+typedef struct {
+    Loop loops[MAX_DIMS];
+    int count;
+    Nest nest;
+} Walk;
+
+static void walk_into(Codegen *cg, Walk *walk, const Space *space, int k, LLVMValueRef begin, LLVMValueRef end) {
+    Loop *loop = &walk->loops[walk->count++];
+    *loop = loop_begin(cg, begin, end);
+    for (int i = 0; i < space->streams; i++)
+        if (space->stride[i][k] != 0)
+            walk->nest.partial[i] = add(cg, walk->nest.partial[i], mul_by(cg, loop->index, space->stride[i][k]));
+}
+
+static void walk_out(Codegen *cg, Walk *walk) {
+    loop_end(cg, &walk->loops[--walk->count]);
+}
+
+/* Dimensions in the order in which this kernel loops: first the kept ones outside the private part, then the reduced ones, last the kept
+ * one inside. */
+static void reorder(Space *space, int target, bool inside, int *kept) {
+    Space old = *space;
+    int at = 0;
+    for (int pass = 0; pass < 3; pass++)
+        for (int k = 0; k < old.rank; k++) {
+            bool last = inside && k == old.rank - 1, keeps = old.stride[target][k] != 0;
+            if ((last ? 2 : keeps ? 0 : 1) != pass)
+                continue;
+            space->extent[at] = old.extent[k];
+            for (int i = 0; i < old.streams; i++)
+                space->stride[i][at] = old.stride[i][k];
+            at++;
+            *kept += pass == 0;
+        }
+}
+
+/* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */
+static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, int64_t pieces, LLVMValueRef tile) {
+    const Space *space = &r->space;
+    const Value *out = r->node->out[0];
+    LLVMTypeRef type = element_type(cg, out->type);
+    int bits = type_bytes(out->type) * 8, first = kept, last = inside ? space->rank - 1 : space->rank;
+    Walk walk = {.nest = {.space = space}};
+    for (int i = 0; i < space->streams; i++)
+        walk.nest.partial[i] = const64(cg, space->base[i]);
+    LLVMValueRef rest = udiv_by(cg, tile, pieces), piece = urem_by(cg, tile, pieces);
+    for (int k = kept - 1; k >= 0; k--) {
+        LLVMValueRef index = k == 0 ? rest : urem_by(cg, rest, space->extent[k]);
+        rest = udiv_by(cg, rest, space->extent[k]);
+        for (int i = 0; i < space->streams; i++)
+            walk.nest.partial[i] = add(cg, walk.nest.partial[i], mul_by(cg, index, space->stride[i][k]));
+    }
+    LLVMValueRef result = walk.nest.partial[r->target];
+    int64_t width = inside ? space->extent[space->rank - 1] : 1;
+    LLVMValueRef sums = inside ? local_array(cg, type, width) : local_new(cg, type, LLVMConstInt(type, 0, false));
+    LLVMValueRef zero = const64(cg, 0), end = const64(cg, width);
+    if (inside) {
+        Loop clear = loop_begin(cg, zero, end);
+        LLVMBuildStore(cg->builder, LLVMConstInt(type, 0, false), LLVMBuildInBoundsGEP2(cg->builder, type, sums, &clear.index, 1, ""));
+        loop_end(cg, &clear);
+    }
+    for (int k = first; k < last; k++) {
+        int64_t extent = space->extent[k], part = (extent + pieces - 1) / pieces;
+        LLVMValueRef from = k > first ? zero : mul_by(cg, piece, part);
+        LLVMValueRef to = k > first ? const64(cg, extent) : smin(cg, add_const(cg, from, part), const64(cg, extent));
+        walk_into(cg, &walk, space, k, from, to);
+    }
+    if (inside)
+        walk_into(cg, &walk, space, last, zero, end);
+    LLVMValueRef place = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &walk.loops[walk.count - 1].index, 1, "") : sums;
+    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &walk.nest, r->view), bits);
+    local_set(cg, place, add(cg, local_get(cg, type, place), x));
+    while (walk.count > 0)
+        walk_out(cg, &walk);
+    Loop store = loop_begin(cg, zero, end);
+    LLVMValueRef at = inside ? add(cg, result, mul_by(cg, store.index, space->stride[r->target][last])) : result;
+    LLVMValueRef sum = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &store.index, 1, "") : sums;
+    if (pieces > 1)
+        add_atomically(cg, out, at, local_get(cg, type, sum));
+    else
+        store_element(cg, out, at, local_get(cg, type, sum));
+    loop_end(cg, &store);
+}
+
+void emit_reduce_sum(Codegen *cg, const Node *node) {
+    Reduce *r = arena_alloc(cg->memory, 1, sizeof *r);
+    reduce_open(cg, r, node);
+    Space *space = &r->space;
+    int innermost = space->rank - 1, kept = 0;
+    bool inside = space->rank > 1 && space->stride[r->target][innermost] != 0 && space->extent[innermost] <= MAX_PRIVATE;
+    reorder(space, r->target, inside, &kept);
+    bool reduces = kept < (inside ? space->rank - 1 : space->rank);
+    int64_t results = 1, elements = space_elements(space), pieces = 1;
+    for (int k = 0; k < kept; k++)
+        results *= space->extent[k];
+    if (elements == 0) {
+        emit_clear(cg, node);
+        return;
+    }
+    if (reduces && results < PIECES && elements > 1 << 14)
+        pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
+    if (pieces > 1)
+        emit_clear(cg, node);
+    kernel_begin(cg, node, "");
+    Loop tile = loop_begin(cg, cg->begin, cg->end);
+    emit_tile(cg, r, kept, inside, pieces, tile.index);
+    loop_end(cg, &tile);
+    kernel_end(cg, results * pieces, elements * (1 + r->group.leaf_count));
+}

@@ -1,0 +1,165 @@
+/* rescale: the linear fixed-point mapping of an expression. Dynamic: a first pass over the expression finds the largest magnitude (a
+ * maximum over all threads by an atomic), a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by
+ * the entry function, so that an update in place still reads the old one in both passes. */
+#include "codegen/space.h"
+#include "runtime/fixed.h"
+
+#include <string.h>
+
+typedef struct {
+    const Node *node;
+    Space space;
+    Group group;
+    int target, logical; /* streams */
+    bool stochastic;
+    int bits, top_shift; /* of the result; the largest s that can occur */
+    int width;           /* of the arithmetic: 32 or 64 */
+    int64_t maximum;     /* scratch place of the largest magnitude */
+} Rescale;
+
+static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
+    const Value *out = node->out[0], *in = node->in[0];
+    *r = (Rescale){.node = node, .space = space_new(out->shape, out->order)};
+    r->group = (Group){.space = &r->space, .order = out->order};
+    r->stochastic = strcmp(attr_text(node, "round", "nearest"), "stochastic") == 0;
+    r->bits = (int)attr_int(node, "bits", 8);
+    int64_t stride[MAX_RANK], logical[MAX_RANK], step = 1;
+    value_strides(out, stride);
+    for (int d = out->shape.rank - 1; d >= 0; step *= out->shape.dim[d--])
+        logical[d] = step;
+    r->target = space_stream(&r->space, out->order, stride, 0);
+    r->logical = r->stochastic ? space_stream(&r->space, out->order, logical, 0) : -1;
+    group_collect(cg, &r->group, view_same(in));
+    space_collapse(&r->space);
+    int length = intc_bit_length((uint64_t)in->bound);
+    r->top_shift = length - (r->bits - 1) + 1 > 0 ? length - (r->bits - 1) + 1 : 0;
+    /* Room for what is added before the shift: less than 2^s at random, 2^(s-1) to the nearest. */
+    bool narrow = in->type != T_I64 && in->bound + ((int64_t)1 << (r->stochastic      ? r->top_shift
+                                                                   : r->top_shift > 0 ? r->top_shift - 1
+                                                                                      : 0)) <=
+                                           INT32_MAX;
+    r->width = narrow ? 32 : 64;
+}
+
+static int64_t rescale_work(const Rescale *r) {
+    return space_elements(&r->space) * (2 + r->group.leaf_count);
+}
+
+/* First pass: the largest magnitude, into the scratch place. */
+static void emit_maximum(Codegen *cg, Rescale *r) {
+    int64_t tiles = space_tiles(&r->space);
+    LLVMTypeRef type = r->width == 32 ? cg->i32 : cg->i64;
+    r->maximum = scratch_alloc(cg, 8);
+    store_at(cg, r->maximum, 8, cg->i64, const64(cg, 0), const64(cg, 0), 8);
+    kernel_begin(cg, r->node, "max");
+    LLVMValueRef most = local_new(cg, type, LLVMConstInt(type, 0, false));
+    Nest nest;
+    nest_begin(cg, &nest, &r->space);
+    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
+    local_set(cg, most, umax(cg, local_get(cg, type, most), magnitude(cg, x)));
+    nest_end(cg, &nest);
+    LLVMValueRef result = as_unsigned(cg, local_get(cg, type, most), 64);
+    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpUMax, arena_at(cg, r->maximum), result, LLVMAtomicOrderingMonotonic, false);
+    kernel_end(cg, tiles, rescale_work(r));
+}
+
+static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
+    return load_at(cg, r->maximum, 8, cg->i64, cg->i64, const64(cg, 0), 8);
+}
+
+/* Operands of the stochastic rounding that do not change in the loop. */
+typedef struct {
+    LLVMValueRef s, back;
+    RandomKey key;
+} Stochastic;
+
+/* floor((x + r) / 2^s), r the s top bits of the random word. */
+static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stochastic *st, LLVMValueRef x, LLVMValueRef index) {
+    LLVMValueRef random = random_bits(cg, &st->key, index);
+    if (r->width == 64)
+        random = LLVMBuildShl(cg->builder, as_unsigned(cg, random, 64), const64(cg, 32), "");
+    /* Two shifts, because s = 0 would shift by the whole width. */
+    LLVMValueRef half = LLVMBuildLShr(cg->builder, random, const_like(random, 1), "");
+    LLVMValueRef part = LLVMBuildLShr(cg->builder, half, st->back, "");
+    return LLVMBuildAShr(cg->builder, add(cg, x, part), st->s, "");
+}
+
+static void emit_round(Codegen *cg, const Rescale *r) {
+    kernel_begin(cg, r->node, "round");
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef s = rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
+    Shift shift = {0};
+    Stochastic st = {0};
+    if (r->stochastic) {
+        st.s = as_bits(cg, s, r->width);
+        st.back = sub(cg, const_like(st.s, r->width - 1), st.s);
+        st.key = random_key(cg, attr_int(r->node, "stream", 0));
+    } else {
+        shift = shift_new(cg, s, r->width, false);
+    }
+    head_leave(cg, saved);
+    Nest nest;
+    nest_begin(cg, &nest, &r->space);
+    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
+    if (r->stochastic)
+        x = round_stochastic(cg, r, &st, x, as_bits(cg, nest_index(cg, &nest, r->logical), 32));
+    else
+        x = shift_apply(cg, &shift, x);
+    store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), x);
+    nest_end(cg, &nest);
+    kernel_end(cg, space_tiles(&r->space), rescale_work(r));
+}
+
+/* The exponent moves by s; a zero tensor has the least. */
+static void store_exponent(Codegen *cg, const Rescale *r) {
+    const Value *out = r->node->out[0];
+    if (out->exponent_offset < 0)
+        return;
+    LLVMValueRef most = load_maximum(cg, r);
+    LLVMValueRef e = add(cg, value_exponent(cg, r->node->in[0]), rescale_shift(cg, most, r->bits, r->stochastic));
+    e = choose(cg, compare(cg, LLVMIntEQ, most, const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), exponent_clamp(cg, e));
+    store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
+}
+
+/* sat(rne(m, slot - e)): before a left shift the mantissa is clamped to 2^bits and the shift to `bits`, which saturates whatever is not
+ * zero. */
+static void emit_fixed(Codegen *cg, Rescale *r) {
+    const Value *in = r->node->in[0], *slot = r->node->in[1], *out = r->node->out[0];
+    int width = in->type == T_I64 || in->bound > (int64_t)1 << 30 || r->bits > 15 ? 64 : 32;
+    kernel_begin(cg, r->node, "");
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef s = sub(cg, load_as(cg, slot, const64(cg, 0), 32), value_exponent(cg, in)), zero = const32(cg, 0);
+    LLVMValueRef left = compare(cg, LLVMIntSLT, s, zero);
+    s = smax(cg, s, const32(cg, -r->bits));
+    Shift shift = shift_new(cg, s, width, true);
+    LLVMTypeRef type = width == 32 ? cg->i32 : cg->i64;
+    LLVMValueRef unlimited = LLVMConstInt(type, width == 32 ? INT32_MAX : INT64_MAX, false);
+    LLVMValueRef limit = choose(cg, left, LLVMConstInt(type, (unsigned long long)1 << r->bits, false), unlimited);
+    LLVMValueRef low_limit = LLVMBuildNeg(cg->builder, limit, "");
+    head_leave(cg, saved);
+    Nest nest;
+    nest_begin(cg, &nest, &r->space);
+    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(in)), width);
+    x = shift_apply(cg, &shift, smax(cg, smin(cg, x, limit), low_limit));
+    int64_t top = (int64_t)1 << (r->bits - 1);
+    x = smax(cg, smin(cg, x, LLVMConstInt(type, (unsigned long long)(top - 1), true)), LLVMConstInt(type, (unsigned long long)-top, true));
+    store_element(cg, out, nest_index(cg, &nest, r->target), x);
+    nest_end(cg, &nest);
+    kernel_end(cg, space_tiles(&r->space), rescale_work(r));
+    if (out->exponent_offset >= 0) {
+        LLVMValueRef e = load_as(cg, slot, const64(cg, 0), 32);
+        store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
+    }
+}
+
+void emit_rescale(Codegen *cg, const Node *node) {
+    Rescale *r = arena_alloc(cg->memory, 1, sizeof *r);
+    rescale_open(cg, r, node);
+    if (node->in_count == 2) {
+        emit_fixed(cg, r);
+        return;
+    }
+    emit_maximum(cg, r);
+    emit_round(cg, r);
+    store_exponent(cg, r);
+}

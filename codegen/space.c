@@ -1,0 +1,120 @@
+/* Loop nests over index spaces. Before: a kernel is being built. The order of the loops is that of the memory of the tensor that is
+ * written, so that the innermost loop is contiguous where the layouts agree. */
+#include "codegen/space.h"
+
+enum { ENOUGH_TILES = 32 };
+
+Space space_new(Shape shape, const uint8_t *order) {
+    Space space = {.rank = shape.rank};
+    for (int k = 0; k < shape.rank; k++)
+        space.extent[k] = shape.dim[order == NULL ? k : order[k]];
+    return space;
+}
+
+int space_stream(Space *space, const uint8_t *order, const int64_t *stride, int64_t base) {
+    if (space->streams == MAX_STREAMS)
+        internal_error("too many operands in one kernel");
+    int stream = space->streams++;
+    for (int k = 0; k < space->rank; k++)
+        space->stride[stream][k] = stride[order == NULL ? k : order[k]];
+    space->base[stream] = base;
+    return stream;
+}
+
+static bool merges(const Space *space, int k) {
+    for (int i = 0; i < space->streams; i++)
+        if (space->stride[i][k] != space->stride[i][k + 1] * space->extent[k + 1])
+            return false;
+    return true;
+}
+
+static void drop(Space *space, int k) {
+    for (int j = k; j + 1 < space->rank; j++) {
+        space->extent[j] = space->extent[j + 1];
+        for (int i = 0; i < space->streams; i++)
+            space->stride[i][j] = space->stride[i][j + 1];
+    }
+    space->rank--;
+}
+
+void space_collapse(Space *space) {
+    for (int k = space->rank - 1; k >= 0; k--)
+        if (space->extent[k] == 1)
+            drop(space, k);
+    for (int k = space->rank - 2; k >= 0; k--)
+        if (merges(space, k)) {
+            space->extent[k + 1] *= space->extent[k];
+            drop(space, k);
+        }
+    if (space->rank == 0) {
+        space->rank = 1;
+        space->extent[0] = 1;
+        for (int i = 0; i < space->streams; i++)
+            space->stride[i][0] = 0;
+    }
+}
+
+int64_t space_elements(const Space *space) {
+    int64_t n = 1;
+    for (int k = 0; k < space->rank; k++)
+        n *= space->extent[k];
+    return n;
+}
+
+static int outer_dimensions(const Space *space) {
+    int outer = 1;
+    for (int64_t tiles = space->extent[0]; tiles < ENOUGH_TILES && outer < space->rank - 1; outer++)
+        tiles *= space->extent[outer];
+    return outer;
+}
+
+int64_t space_tiles(const Space *space) {
+    if (space_elements(space) == 0)
+        return 0;
+    int64_t tiles = 1;
+    for (int k = 0; k < outer_dimensions(space); k++)
+        tiles *= space->extent[k];
+    return tiles;
+}
+
+/* Adds the part of every stream's index that dimension k contributes. */
+static void advance(Codegen *cg, Nest *nest, int k, LLVMValueRef index) {
+    nest->index[k] = index;
+    for (int i = 0; i < nest->space->streams; i++) {
+        int64_t stride = nest->space->stride[i][k];
+        if (stride != 0)
+            nest->partial[i] = LLVMBuildNSWAdd(cg->builder, nest->partial[i],
+                                               stride == 1 ? index : LLVMBuildNSWMul(cg->builder, index, const64(cg, stride), ""), "");
+    }
+}
+
+void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
+    *nest = (Nest){.space = space, .outer = outer_dimensions(space)};
+    for (int i = 0; i < space->streams; i++)
+        nest->partial[i] = const64(cg, space->base[i]);
+    Loop *tile = &nest->loops[nest->loop_count++];
+    *tile = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef rest = tile->index, index[MAX_DIMS];
+    for (int k = nest->outer - 1; k > 0; k--) {
+        index[k] = urem_by(cg, rest, space->extent[k]);
+        rest = udiv_by(cg, rest, space->extent[k]);
+    }
+    index[0] = rest;
+    for (int k = 0; k < nest->outer; k++)
+        advance(cg, nest, k, index[k]);
+    for (int k = nest->outer; k < space->rank; k++) {
+        Loop *loop = &nest->loops[nest->loop_count++];
+        *loop = loop_begin(cg, const64(cg, 0), const64(cg, space->extent[k]));
+        advance(cg, nest, k, loop->index);
+    }
+}
+
+LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream) {
+    (void)cg;
+    return nest->partial[stream];
+}
+
+void nest_end(Codegen *cg, Nest *nest) {
+    while (nest->loop_count > 0)
+        loop_end(cg, &nest->loops[--nest->loop_count]);
+}

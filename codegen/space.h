@@ -1,0 +1,70 @@
+/* Inside codegen/: loop nests over an index space, with linear indices into the tensors ("streams") that are walked together. */
+#ifndef INTC_CODEGEN_SPACE_H
+#define INTC_CODEGEN_SPACE_H
+
+#include "codegen/emit.h"
+
+enum { MAX_STREAMS = 96, MAX_DIMS = 2 * MAX_RANK };
+
+typedef struct {
+    int rank; /* dimensions in loop order, outermost first */
+    int64_t extent[MAX_DIMS];
+    int streams;
+    int64_t stride[MAX_STREAMS][MAX_DIMS];
+    int64_t base[MAX_STREAMS];
+} Space;
+
+/* The loops of a space inside a kernel. */
+typedef struct {
+    const Space *space;
+    int outer; /* how many outer dimensions the kernel's tile index runs over */
+    Loop loops[MAX_DIMS];
+    int loop_count;
+    LLVMValueRef index[MAX_DIMS]; /* of each dimension */
+    LLVMValueRef partial[MAX_STREAMS];
+} Nest;
+
+/* A space over a logical shape; dimension k is logical dimension order[k] (NULL: the identity). */
+Space space_new(Shape shape, const uint8_t *order);
+/* Adds a stream with a stride for each logical dimension; returns its number. */
+int space_stream(Space *space, const uint8_t *order, const int64_t *stride, int64_t base);
+/* Drops dimensions of extent 1 and merges neighbours that every stream walks as one. */
+void space_collapse(Space *space);
+int64_t space_elements(const Space *space);
+/* Number of tiles of the kernel: the product of the outer dimensions, the elements of a space of one dimension. */
+int64_t space_tiles(const Space *space);
+/* Loops over the tiles of the kernel being built and, inside, all other dimensions. */
+void nest_begin(Codegen *cg, Nest *nest, const Space *space);
+LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64 */
+void nest_end(Codegen *cg, Nest *nest);
+
+/* --- groups: a pointwise expression over a space --- */
+
+/* A value as read inside a group: dims[d] is the logical dimension of the space that its logical dimension d follows, -1: always index 0.
+ */
+typedef struct {
+    const Value *value;
+    int dims[MAX_RANK];
+} View;
+
+typedef struct {
+    View view;
+    int stream;
+} Leaf;
+
+typedef struct {
+    Space *space;
+    const uint8_t *order;
+    Leaf leaves[MAX_STREAMS];
+    int leaf_count;
+} Group;
+
+View view_same(const Value *value);
+/* Adds the streams of everything that the expression loads. */
+void group_collect(Codegen *cg, Group *group, View view);
+/* The element of a view at the nest's position: i32, or i64 where the value's type is. Kernel code. */
+LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view);
+ElementEmitter *element_emitter(Op op);
+bool value_is_fused(const Value *value);
+
+#endif

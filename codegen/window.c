@@ -1,0 +1,206 @@
+/* Pooling and its gradients over N C D1 ... Dk. Every result gathers what it needs, so that tiles never write to one place: a pooled
+ * element looks at its window, a gradient element at the windows that cover it. Small windows are unrolled, which leaves a straight inner
+ * loop to vectorise. */
+#include "codegen/space.h"
+
+enum { UNROLL = 64, MAX_SPATIAL = MAX_RANK - 2 };
+
+typedef struct {
+    const Node *node;
+    const Value *source; /* what is gathered: x, or dy */
+    bool backward;
+    int rank; /* spatial */
+    const int64_t *kernel, *strides, *pads, *dilations;
+    Space space; /* of output 0 */
+    int target, base, coordinate[MAX_SPATIAL];
+    int offset; /* stream of the window offset: forward its place, backward its N and C part; -1 if there is none */
+    int64_t source_stride[MAX_RANK], offset_stride[MAX_RANK];
+    bool has_offset;
+    Nest nest;
+} Window;
+
+/* One place of the window, seen from a result. */
+typedef struct {
+    LLVMValueRef valid; /* NULL: always */
+    LLVMValueRef index, offset_index, position;
+} Place;
+
+/* Strides of N and C alone, the spatial part is computed place by place. */
+static int base_stream(Window *w, const uint8_t *order, const int64_t *stride) {
+    int64_t outer[MAX_RANK] = {stride[0], stride[1]};
+    return space_stream(&w->space, order, outer, 0);
+}
+
+static void window_open(Window *w, const Node *node, bool backward, bool has_offset) {
+    const Value *out = node->out[0];
+    int count;
+    *w = (Window){.node = node, .source = node->in[0], .backward = backward, .has_offset = has_offset, .offset = -1};
+    w->kernel = attr_ints(node, "kernel", &w->rank);
+    w->strides = attr_ints(node, "strides", &count);
+    w->pads = attr_ints(node, "pads", &count);
+    w->dilations = attr_ints(node, "dilations", &count);
+    w->space = space_new(out->shape, out->order);
+    int64_t stride[MAX_RANK];
+    value_strides(out, stride);
+    w->target = space_stream(&w->space, out->order, stride, 0);
+    value_strides(w->source, w->source_stride);
+    w->base = base_stream(w, out->order, w->source_stride);
+    if (has_offset) {
+        value_strides(backward ? node->in[1] : node->out[1], w->offset_stride);
+        w->offset = backward ? base_stream(w, out->order, w->offset_stride) : space_stream(&w->space, out->order, w->offset_stride, 0);
+    }
+    for (int d = 0; d < w->rank; d++) {
+        int64_t along[MAX_RANK] = {0};
+        along[d + 2] = backward ? 1 : w->strides[d];
+        w->coordinate[d] = space_stream(&w->space, out->order, along, backward ? w->pads[d] : -w->pads[d]);
+    }
+    space_collapse(&w->space);
+}
+
+static LLVMValueRef both(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    return a == NULL ? b : LLVMBuildAnd(cg->builder, a, b, "");
+}
+
+/* Whether no place of any window in spatial dimension d is padding. */
+static bool never_padding(const Window *w, int d) {
+    int64_t last = (w->node->out[0]->shape.dim[d + 2] - 1) * w->strides[d] - w->pads[d] + (w->kernel[d] - 1) * w->dilations[d];
+    return w->pads[d] == 0 && last < w->source->shape.dim[d + 2];
+}
+
+/* The coordinate in the source along spatial dimension d for tap k, and whether there is one. */
+static LLVMValueRef source_coordinate(Codegen *cg, const Window *w, int d, LLVMValueRef k, LLVMValueRef *valid) {
+    LLVMValueRef origin = nest_index(cg, &w->nest, w->coordinate[d]), reach = mul_by(cg, k, w->dilations[d]);
+    LLVMValueRef extent = const64(cg, w->source->shape.dim[d + 2]);
+    if (!w->backward) {
+        LLVMValueRef at = add(cg, origin, reach);
+        if (!never_padding(w, d))
+            *valid = both(cg, *valid, compare(cg, LLVMIntULT, at, extent));
+        return at;
+    }
+    /* Window o covers this element with tap k if o * stride = i + pad - k * dilation. */
+    LLVMValueRef t = sub(cg, origin, reach), zero = const64(cg, 0);
+    *valid = both(cg, *valid, compare(cg, LLVMIntSGE, t, zero));
+    LLVMValueRef at = udiv_by(cg, smax(cg, t, zero), w->strides[d]);
+    if (w->strides[d] > 1)
+        *valid = both(cg, *valid, compare(cg, LLVMIntEQ, mul_by(cg, at, w->strides[d]), t));
+    *valid = both(cg, *valid, compare(cg, LLVMIntULT, at, extent));
+    return at;
+}
+
+static Place window_place(Codegen *cg, const Window *w, LLVMValueRef *taps) {
+    LLVMValueRef base = nest_index(cg, &w->nest, w->base), index = base, valid = NULL, position = const64(cg, 0);
+    LLVMValueRef offset_base = w->offset >= 0 ? nest_index(cg, &w->nest, w->offset) : NULL, offset_index = offset_base;
+    for (int d = 0; d < w->rank; d++) {
+        LLVMValueRef at = source_coordinate(cg, w, d, taps[d], &valid);
+        index = add(cg, index, mul_by(cg, at, w->source_stride[d + 2]));
+        if (w->backward && w->has_offset)
+            offset_index = add(cg, offset_index, mul_by(cg, at, w->offset_stride[d + 2]));
+        position = add(cg, mul_by(cg, position, w->kernel[d]), taps[d]);
+    }
+    Place place = {.valid = valid, .index = index, .offset_index = offset_index, .position = position};
+    if (valid != NULL) {
+        place.index = choose(cg, valid, index, base);
+        if (w->backward && w->has_offset)
+            place.offset_index = choose(cg, valid, offset_index, offset_base);
+    }
+    return place;
+}
+
+typedef struct {
+    LLVMTypeRef type;
+    LLVMValueRef best, position; /* locals */
+} State;
+
+static LLVMValueRef least_of(LLVMTypeRef type) {
+    unsigned bits = LLVMGetIntTypeWidth(type);
+    return LLVMConstInt(type, 1ull << (bits - 1), false);
+}
+
+/* Takes one place into account. */
+static void window_step(Codegen *cg, const Window *w, const State *state, LLVMValueRef *taps) {
+    Place place = window_place(cg, w, taps);
+    LLVMValueRef x = load_as(cg, w->source, place.index, (int)LLVMGetIntTypeWidth(state->type));
+    LLVMValueRef best = local_get(cg, state->type, state->best);
+    if (w->node->op == OP_maxpool) {
+        LLVMValueRef take = both(cg, place.valid, compare(cg, LLVMIntSGT, x, best));
+        local_set(cg, state->best, choose(cg, take, x, best));
+        LLVMValueRef before = local_get(cg, cg->i32, state->position);
+        local_set(cg, state->position, choose(cg, take, as_bits(cg, place.position, 32), before));
+        return;
+    }
+    LLVMValueRef take = place.valid;
+    if (w->node->op == OP_maxpool_grad) {
+        LLVMValueRef offset = load_as(cg, w->node->in[1], place.offset_index, 32);
+        take = both(cg, take, compare(cg, LLVMIntEQ, offset, as_bits(cg, place.position, 32)));
+    }
+    LLVMValueRef term = take == NULL ? x : choose(cg, take, x, const_like(x, 0));
+    local_set(cg, state->best, add(cg, best, term));
+}
+
+static void window_unrolled(Codegen *cg, const Window *w, const State *state, int64_t places) {
+    for (int64_t place = 0; place < places; place++) {
+        LLVMValueRef taps[MAX_SPATIAL];
+        int64_t rest = place;
+        for (int d = w->rank - 1; d >= 0; d--) {
+            taps[d] = const64(cg, rest % w->kernel[d]);
+            rest /= w->kernel[d];
+        }
+        window_step(cg, w, state, taps);
+    }
+}
+
+static void window_looped(Codegen *cg, const Window *w, const State *state) {
+    Loop loops[MAX_SPATIAL];
+    LLVMValueRef taps[MAX_SPATIAL];
+    for (int d = 0; d < w->rank; d++) {
+        loops[d] = loop_begin(cg, const64(cg, 0), const64(cg, w->kernel[d]));
+        taps[d] = loops[d].index;
+    }
+    window_step(cg, w, state, taps);
+    for (int d = w->rank - 1; d >= 0; d--)
+        loop_end(cg, &loops[d]);
+}
+
+static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_offset) {
+    Window *w = arena_alloc(cg->memory, 1, sizeof *w);
+    window_open(w, node, backward, has_offset);
+    const Value *out = node->out[0];
+    int64_t places = 1;
+    for (int d = 0; d < w->rank; d++)
+        places *= w->kernel[d];
+    bool maximum = node->op == OP_maxpool;
+    kernel_begin(cg, node, "");
+    State state = {.type = out->type == T_I64 ? cg->i64 : cg->i32};
+    nest_begin(cg, &w->nest, &w->space);
+    LLVMValueRef zero = LLVMConstInt(state.type, 0, false), least = least_of(state.type);
+    state.best = local_new(cg, state.type, maximum ? least : zero);
+    state.position = local_new(cg, cg->i32, const32(cg, 0));
+    if (places <= UNROLL)
+        window_unrolled(cg, w, &state, places);
+    else
+        window_looped(cg, w, &state);
+    LLVMValueRef best = local_get(cg, state.type, state.best);
+    if (maximum)
+        best = choose(cg, compare(cg, LLVMIntEQ, best, least), zero, best);
+    store_element(cg, out, nest_index(cg, &w->nest, w->target), best);
+    if (maximum && node->out[1]->offset >= 0)
+        store_element(cg, node->out[1], nest_index(cg, &w->nest, w->offset), local_get(cg, cg->i32, state.position));
+    nest_end(cg, &w->nest);
+    kernel_end(cg, space_tiles(&w->space), space_elements(&w->space) * places * 2);
+}
+
+void emit_maxpool(Codegen *cg, const Node *node) {
+    emit_window(cg, node, false, true);
+}
+
+void emit_maxpool_grad(Codegen *cg, const Node *node) {
+    emit_window(cg, node, true, true);
+}
+
+void emit_sumpool(Codegen *cg, const Node *node) {
+    emit_window(cg, node, false, false);
+}
+
+void emit_sumpool_grad(Codegen *cg, const Node *node) {
+    emit_window(cg, node, true, false);
+}
