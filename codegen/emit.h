@@ -198,10 +198,10 @@ typedef LLVMValueRef ElementEmitter(Codegen *cg, const Node *node, const LLVMVal
 /* Starts a function: cg->function, cg->head; the builder is in its body. */
 void function_start(Codegen *cg, LLVMValueRef function);
 bool target_open(Codegen *cg);
+bool target_optimize(Codegen *cg);
 bool target_write(Codegen *cg, EmitKind kind, const char *path);
-void target_optimize(Codegen *cg);
-void emit_entry(Codegen *cg, const Graph *graph, const char *name);
-void emit_descriptor(Codegen *cg);
+LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name);
+void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLVMValueRef infer);
 bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag);
 
 #endif

@@ -1,0 +1,342 @@
+/* The descriptor that the runtime reads: struct intc_module of runtime/abi.h as LLVM constants. Before: the entry functions are emitted.
+ * After: the module exports the symbol intc_module and nothing else. */
+#include "codegen/emit.h"
+#include "runtime/fixed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MODULE_GRAPHS = 3 };
+
+/* One row of the tensor table; the value is of the first graph that has it. */
+typedef struct {
+    const Value *value;
+    const char *name;
+    int kind, scope;
+    int64_t calibrated;
+    int64_t classes;
+} Row;
+
+typedef struct {
+    Row *rows;
+    int count, room;
+} Table;
+
+static LLVMValueRef global_bytes(Codegen *cg, const void *bytes, int64_t size) {
+    if (size == 0)
+        return LLVMConstPointerNull(cg->ptr);
+    LLVMValueRef init = LLVMConstStringInContext2(cg->context, bytes, (size_t)size, true);
+    LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "");
+    LLVMSetInitializer(global, init);
+    LLVMSetGlobalConstant(global, true);
+    LLVMSetLinkage(global, LLVMPrivateLinkage);
+    LLVMSetAlignment(global, 16);
+    return global;
+}
+
+static LLVMValueRef global_text(Codegen *cg, const char *text) {
+    return text == NULL ? LLVMConstPointerNull(cg->ptr) : global_bytes(cg, text, (int64_t)strlen(text) + 1);
+}
+
+static LLVMValueRef structure(Codegen *cg, LLVMValueRef *fields, int count) {
+    return LLVMConstStructInContext(cg->context, fields, (unsigned)count, false);
+}
+
+#define STRUCTURE(cg, ...) structure(cg, (LLVMValueRef[]){__VA_ARGS__}, (int)(sizeof((LLVMValueRef[]){__VA_ARGS__}) / sizeof(LLVMValueRef)))
+
+/* A private array of equal structures. */
+static LLVMValueRef global_array(Codegen *cg, LLVMValueRef *items, int64_t count) {
+    if (count == 0)
+        return LLVMConstPointerNull(cg->ptr);
+    LLVMValueRef init = LLVMConstArray2(LLVMTypeOf(items[0]), items, (uint64_t)count);
+    LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "");
+    LLVMSetInitializer(global, init);
+    LLVMSetGlobalConstant(global, true);
+    LLVMSetLinkage(global, LLVMPrivateLinkage);
+    return global;
+}
+
+static LLVMValueRef *new_items(Codegen *cg, int64_t count) {
+    return arena_alloc(cg->memory, (size_t)count + 1, sizeof(LLVMValueRef));
+}
+
+/* --- tensor table --- */
+
+static const char *tensor_name(const Value *value) {
+    return value->onnx_name != NULL ? value->onnx_name : value->name;
+}
+
+static void table_add(Table *table, const Value *value, const char *name, int kind, int scope) {
+    if (value->offset < 0)
+        return;
+    for (int i = 0; i < table->count; i++) {
+        Row *row = &table->rows[i];
+        if (row->kind == kind && strcmp(row->name, name) == 0 && row->value->offset == value->offset) {
+            row->scope |= scope;
+            return;
+        }
+    }
+    if (table->count == table->room)
+        internal_error("codegen: tensor table overflows");
+    table->rows[table->count++] = (Row){.value = value, .name = name, .kind = kind, .scope = scope, .calibrated = -1};
+}
+
+/* Whether a prediction of the graph depends on the value: a data input, not a target. */
+static bool predicts(const Graph *graph, const char *name) {
+    bool *reached = calloc((size_t)graph->value_count + 1, sizeof *reached), found = false;
+    if (reached == NULL)
+        internal_error("out of memory");
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == ROLE_PREDICTION)
+            reached[graph->outputs[i].value->id] = true;
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        const Node *node = graph->nodes[i];
+        bool any = false;
+        for (int k = 0; k < node->out_count; k++)
+            any = any || reached[node->out[k]->id];
+        for (int k = 0; any && k < node->in_count; k++)
+            reached[node->in[k]->id] = true;
+    }
+    for (int i = 0; i < graph->value_count; i++)
+        found = found || (reached[i] && graph->values[i]->kind == VALUE_INPUT && strcmp(graph->values[i]->name, name) == 0);
+    free(reached);
+    return found;
+}
+
+static int input_kind(const Codegen *cg, const Value *value) {
+    const Graph *infer = cg->source->infer;
+    bool data = infer != NULL ? predicts(infer, value->name) : !value->integer;
+    return data ? INTC_INPUT : INTC_TARGET;
+}
+
+static void table_collect(const Codegen *cg, Table *table, const Graph *graph, int scope) {
+    for (int i = 0; i < graph->value_count; i++) {
+        const Value *value = graph->values[i];
+        if (value->kind == VALUE_INPUT)
+            table_add(table, value, tensor_name(value), input_kind(cg, value), scope);
+        else if (value->kind == VALUE_PARAM)
+            table_add(table, value, tensor_name(value), INTC_PARAM, scope);
+        else if (value->kind == VALUE_STATE && !value->integer)
+            table_add(table, value, value->name, INTC_STATE, scope);
+        else if (value->kind == VALUE_HYPER)
+            table_add(table, value, value->name, INTC_HYPER, scope);
+    }
+    for (int i = 0; i < graph->output_count; i++) {
+        const Output *output = &graph->outputs[i];
+        int kind = output->role == ROLE_PREDICTION ? INTC_PREDICTION : output->role == ROLE_LOSS ? INTC_LOSS : INTC_METRIC;
+        if (kind != INTC_PREDICTION || scope == INTC_IN_INFER)
+            table_add(table, output->value, output->name, kind, scope);
+    }
+}
+
+/* Classes of an integer target: the length of the axis that its labels index. */
+static int64_t target_classes(const Codegen *cg, const Value *target, const Graph *graph) {
+    for (int i = 0; graph != NULL && i < graph->node_count; i++) {
+        const Node *node = graph->nodes[i];
+        if (node->in_count < 2 || strcmp(node->in[1]->name, target->name) != 0 || node->in[1]->kind != VALUE_INPUT)
+            continue;
+        if (node->op == OP_cross_entropy || node->op == OP_pick || node->op == OP_count_correct || node->op == OP_cross_entropy_grad)
+            return node->in[0]->shape.dim[attr_int(node, "axis", 1)];
+        if (node->op == OP_pick_grad)
+            return node->out[0]->shape.dim[attr_int(node, "axis", 1)];
+    }
+    return cg->source->classes;
+}
+
+static void table_complete(const Codegen *cg, Table *table) {
+    const ModuleSource *source = cg->source;
+    for (int i = 0; i < table->count; i++) {
+        Row *row = &table->rows[i];
+        for (int k = 0; row->kind == INTC_INPUT && (row->scope & INTC_IN_INFER) && k < source->slot_count; k++)
+            if (source->slots[k].value->kind == VALUE_INPUT && strcmp(source->slots[k].value->name, row->value->name) == 0)
+                row->calibrated = source->slots[k].slot->offset;
+        if (row->kind == INTC_TARGET && row->value->integer) {
+            row->classes = target_classes(cg, row->value, source->step);
+            if (row->classes == 0)
+                row->classes = target_classes(cg, row->value, source->infer);
+        }
+    }
+}
+
+/* Bits of a symmetric bound 2^(b-1) - 1, or of the saturating 2^(b-1). */
+static int bits_of_bound(int64_t bound) {
+    bool power = bound > 0 && (bound & (bound - 1)) == 0;
+    return intc_bit_length((uint64_t)bound) + (power ? 0 : 1);
+}
+
+static int type_code(Type type) {
+    return type == T_I8 ? INTC_I8 : type == T_I16 ? INTC_I16 : type == T_I32 ? INTC_I32 : INTC_I64;
+}
+
+static LLVMValueRef eight(Codegen *cg, const int64_t *numbers) {
+    LLVMValueRef items[8];
+    for (int i = 0; i < 8; i++)
+        items[i] = const64(cg, numbers[i]);
+    return LLVMConstArray2(cg->i64, items, 8);
+}
+
+static LLVMValueRef tensor_constant(Codegen *cg, const Row *row) {
+    const Value *value = row->value;
+    int64_t dims[MAX_RANK] = {0}, strides[MAX_RANK] = {0};
+    for (int d = 0; d < value->shape.rank; d++)
+        dims[d] = value->shape.dim[d];
+    value_strides(value, strides);
+    int bits = value->integer ? type_bytes(value->type) * 8 : bits_of_bound(value->bound);
+    int64_t exponent = value->integer ? -1 : value->exponent_offset;
+    return STRUCTURE(cg, global_text(cg, row->name), const32(cg, row->kind), const32(cg, row->scope), const32(cg, type_code(value->type)),
+                     const32(cg, value->shape.rank), const32(cg, value->integer), const32(cg, bits), eight(cg, dims), eight(cg, strides),
+                     const64(cg, value->offset), const64(cg, exponent), const64(cg, row->calibrated), const64(cg, row->classes));
+}
+
+static int table_find(const Table *table, const char *name) {
+    for (int i = 0; name != NULL && i < table->count; i++)
+        if (table->rows[i].kind == INTC_PARAM && (strcmp(table->rows[i].value->name, name) == 0 || strcmp(table->rows[i].name, name) == 0))
+            return i;
+    return -1;
+}
+
+/* --- models --- */
+
+static int64_t slot_offset(const Codegen *cg, const char *name) {
+    const Graph *graph = cg->source->infer;
+    for (int i = 0; name != NULL && graph != NULL && i < graph->value_count; i++)
+        if (graph->values[i]->kind == VALUE_STATE && strcmp(graph->values[i]->name, name) == 0)
+            return graph->values[i]->offset;
+    return -1;
+}
+
+static LLVMValueRef model_exponents(Codegen *cg, const Table *table, const ModelTemplate *model) {
+    LLVMValueRef *items = new_items(cg, model->exponent_count);
+    for (int i = 0; i < model->exponent_count; i++) {
+        const TemplateExponent *e = &model->exponents[i];
+        items[i] = STRUCTURE(cg, const32(cg, e->kind), const32(cg, e->a), const32(cg, e->b), const32(cg, e->constant),
+                             const32(cg, table_find(table, e->param)), const32(cg, e->bits), const64(cg, slot_offset(cg, e->slot)));
+    }
+    return global_array(cg, items, model->exponent_count);
+}
+
+static LLVMValueRef model_constant(Codegen *cg, const Table *table, const ModelTemplate *model) {
+    LLVMValueRef *patches = new_items(cg, model->patch_count), *conditions = new_items(cg, model->condition_count);
+    for (int i = 0; i < model->patch_count; i++) {
+        const TemplatePatch *p = &model->patches[i];
+        patches[i] = STRUCTURE(cg, const64(cg, p->offset), const64(cg, p->size), const32(cg, p->kind),
+                               const32(cg, table_find(table, p->param)), const32(cg, p->bits), const32(cg, p->exponent));
+    }
+    for (int i = 0; i < model->condition_count; i++) {
+        const TemplateCondition *c = &model->conditions[i];
+        conditions[i] = STRUCTURE(cg, const32(cg, c->exponent), const32(cg, c->low), const32(cg, c->high), global_text(cg, c->text));
+    }
+    LLVMValueRef bytes = model->bytes == NULL ? LLVMConstPointerNull(cg->ptr) : global_bytes(cg, model->bytes, model->size);
+    return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), bytes, const64(cg, model->size),
+                     model_exponents(cg, table, model), global_array(cg, patches, model->patch_count),
+                     global_array(cg, conditions, model->condition_count), const64(cg, model->exponent_count),
+                     const64(cg, model->patch_count), const64(cg, model->condition_count));
+}
+
+/* --- initial contents --- */
+
+static void put(unsigned char *at, int64_t x, int bytes) {
+    for (int i = 0; i < bytes; i++)
+        at[i] = (unsigned char)((uint64_t)x >> (8 * i));
+}
+
+/* Mantissas of a value in its physical order. */
+static void put_mantissas(unsigned char *memory, const Value *value) {
+    if (value->mantissa == NULL)
+        return;
+    int64_t stride[MAX_RANK], index[MAX_RANK] = {0}, n = shape_elements(value->shape);
+    int bytes = type_bytes(value->type);
+    value_strides(value, stride);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = 0;
+        for (int d = 0; d < value->shape.rank; d++)
+            at += index[d] * stride[d];
+        put(memory + at * bytes, value->mantissa[i], bytes);
+        for (int d = value->shape.rank - 1; d >= 0 && ++index[d] == value->shape.dim[d]; d--)
+            index[d] = 0;
+    }
+}
+
+/* The bytes [from, from + size) of the arena at start: values of the kinds that live there. */
+static LLVMValueRef initial_bytes(Codegen *cg, int64_t from, int64_t size) {
+    unsigned char *memory = calloc((size_t)size + 1, 1);
+    if (memory == NULL)
+        internal_error("out of memory");
+    const Graph *graphs[MODULE_GRAPHS] = {cg->source->step, cg->source->calibrate, cg->source->infer};
+    for (int g = 0; g < MODULE_GRAPHS; g++)
+        for (int i = 0; graphs[g] != NULL && i < graphs[g]->value_count; i++) {
+            const Value *value = graphs[g]->values[i];
+            bool kept = value->kind == VALUE_PARAM || value->kind == VALUE_STATE || value->kind == VALUE_CONST;
+            if (!kept || value->offset < from || value->offset + value_bytes(value) > from + size)
+                continue;
+            put_mantissas(memory + (value->offset - from), value);
+            bool zero = value->mantissa == NULL && value->exponent_kind == EXPONENT_DYNAMIC;
+            if (value->exponent_offset >= from && value->exponent_offset + 4 <= from + size)
+                put(memory + (value->exponent_offset - from), zero ? INTC_EXPONENT_ZERO : value->exponent, 4);
+        }
+    LLVMValueRef global = global_bytes(cg, memory, size);
+    free(memory);
+    return global;
+}
+
+/* --- the descriptor --- */
+
+static LLVMValueRef calibrations(Codegen *cg, int *count) {
+    const ModuleSource *source = cg->source;
+    LLVMValueRef *items = new_items(cg, source->slot_count);
+    *count = 0;
+    for (int i = 0; i < source->slot_count; i++) {
+        const CalibrationSlot *slot = &source->slots[i];
+        if (slot->value->exponent_offset >= 0 && slot->slot->offset >= 0)
+            items[(*count)++] = STRUCTURE(cg, const64(cg, slot->value->exponent_offset), const64(cg, slot->slot->offset));
+    }
+    return global_array(cg, items, *count);
+}
+
+static Table tensor_table(Codegen *cg) {
+    const ModuleSource *source = cg->source;
+    Table table = {0};
+    const Graph *graphs[2] = {source->step, source->infer};
+    for (int g = 0; g < 2; g++)
+        if (graphs[g] != NULL)
+            table.room += graphs[g]->value_count + graphs[g]->output_count;
+    table.rows = arena_alloc(cg->memory, (size_t)table.room + 1, sizeof *table.rows);
+    table_collect(cg, &table, source->step, INTC_IN_STEP);
+    if (source->infer != NULL)
+        table_collect(cg, &table, source->infer, INTC_IN_INFER);
+    table_complete(cg, &table);
+    return table;
+}
+
+static int64_t batch_of(const Codegen *cg, const Table *table) {
+    if (cg->source->batch > 0)
+        return cg->source->batch;
+    for (int i = 0; i < table->count; i++)
+        if (table->rows[i].kind == INTC_INPUT && table->rows[i].value->shape.rank > 0)
+            return table->rows[i].value->shape.dim[0];
+    return 1;
+}
+
+void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLVMValueRef infer) {
+    const ModuleSource *source = cg->source;
+    Table table = tensor_table(cg);
+    LLVMValueRef *rows = new_items(cg, table.count), *models = new_items(cg, source->model_count);
+    for (int i = 0; i < table.count; i++)
+        rows[i] = tensor_constant(cg, &table.rows[i]);
+    for (int i = 0; i < source->model_count; i++)
+        models[i] = model_constant(cg, &table, &source->models[i]);
+    int calibration_count;
+    LLVMValueRef slots = calibrations(cg, &calibration_count), null = LLVMConstPointerNull(cg->ptr);
+    int64_t size = (source->arena_size + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN + cg->scratch_size;
+    LLVMValueRef init = STRUCTURE(
+        cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count), const32(cg, source->model_count),
+        global_text(cg, source->name != NULL ? source->name : ""), global_text(cg, source->options != NULL ? source->options : ""),
+        global_text(cg, source->loss != NULL ? source->loss : ""), global_array(cg, rows, table.count), slots,
+        global_array(cg, models, source->model_count), const64(cg, batch_of(cg, &table)), const64(cg, size),
+        const64(cg, source->state_size), const64(cg, source->random_offset), initial_bytes(cg, 0, source->state_size),
+        initial_bytes(cg, source->state_size, source->constants_size), const64(cg, source->constants_size), step,
+        calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
+    LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "intc_module");
+    LLVMSetInitializer(global, init);
+    LLVMSetGlobalConstant(global, true);
+}

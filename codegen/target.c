@@ -1,0 +1,186 @@
+/* Target machine, optimisation, output files, and codegen_emit. The host's CPU is the default; another CPU or triple comes from the
+ * options. */
+#include "codegen/emit.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Features of x86 CPUs by name, which the C API cannot tell; only those that emitters ask for. */
+static const char *cpu_features(const char *cpu) {
+    static const char v3[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2";
+    static const char v4[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd";
+    static const char vnni[] =
+        "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni";
+    static const char both[] =
+        "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni,+avxvnni";
+    static const char narrow[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avxvnni";
+    static const struct {
+        const char *cpu, *features;
+    } table[] = {{"x86-64-v2", "+sse4.1,+sse4.2,+ssse3"},
+                 {"x86-64-v3", v3},
+                 {"x86-64-v4", v4},
+                 {"haswell", v3},
+                 {"broadwell", v3},
+                 {"skylake", v3},
+                 {"znver1", v3},
+                 {"znver2", v3},
+                 {"znver3", v3},
+                 {"skylake-avx512", v4},
+                 {"cascadelake", vnni},
+                 {"icelake-server", vnni},
+                 {"znver4", vnni},
+                 {"sapphirerapids", both},
+                 {"graniterapids", both},
+                 {"znver5", both},
+                 {"alderlake", narrow}};
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (strcmp(table[i].cpu, cpu) == 0)
+            return table[i].features;
+    return "";
+}
+
+static char *take_message(Codegen *cg, char *message) {
+    char *copy = arena_strdup(cg->memory, message != NULL ? message : "unknown error");
+    LLVMDisposeMessage(message);
+    return copy;
+}
+
+static void choose_cpu(Codegen *cg) {
+    const TargetOptions *options = cg->target;
+    bool host = options->triple == NULL && (options->cpu == NULL || strcmp(options->cpu, "native") == 0);
+    if (host) {
+        cg->cpu = take_message(cg, LLVMGetHostCPUName());
+        cg->features = take_message(cg, LLVMGetHostCPUFeatures());
+    } else {
+        cg->cpu = arena_strdup(cg->memory, options->cpu != NULL ? options->cpu : "");
+        cg->features = arena_strdup(cg->memory, cpu_features(cg->cpu));
+    }
+    if (options->features != NULL && *options->features != '\0')
+        cg->features = arena_printf(cg->memory, "%s%s%s", cg->features, *cg->features != '\0' ? "," : "", options->features);
+}
+
+bool target_open(Codegen *cg) {
+    LLVMInitializeAllTargetInfos();
+    LLVMInitializeAllTargets();
+    LLVMInitializeAllTargetMCs();
+    LLVMInitializeAllAsmPrinters();
+    LLVMInitializeAllAsmParsers();
+    const char *wanted = cg->target->triple;
+    char *triple = wanted != NULL ? LLVMNormalizeTargetTriple(wanted) : LLVMGetDefaultTargetTriple();
+    cg->triple = take_message(cg, triple);
+    choose_cpu(cg);
+    LLVMTargetRef target;
+    char *message = NULL;
+    if (LLVMGetTargetFromTriple(cg->triple, &target, &message)) {
+        diag_error(cg->diag, NULL, "target %s: %s", cg->triple, take_message(cg, message));
+        return false;
+    }
+    LLVMCodeGenOptLevel level = cg->target->opt_level == 0   ? LLVMCodeGenLevelNone
+                                : cg->target->opt_level == 1 ? LLVMCodeGenLevelLess
+                                                             : LLVMCodeGenLevelDefault;
+    cg->machine = LLVMCreateTargetMachine(target, cg->triple, cg->cpu, cg->features, level, LLVMRelocPIC, LLVMCodeModelDefault);
+    if (cg->machine == NULL) {
+        diag_error(cg->diag, NULL, "target %s: no code generator", cg->triple);
+        return false;
+    }
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(cg->machine);
+    LLVMSetModuleDataLayout(cg->module, layout);
+    LLVMDisposeTargetData(layout);
+    LLVMSetTarget(cg->module, cg->triple);
+    return true;
+}
+
+bool target_optimize(Codegen *cg) {
+    char *message = NULL;
+    if (LLVMVerifyModule(cg->module, LLVMReturnStatusAction, &message))
+        internal_error("generated code does not verify: %s", message);
+    LLVMDisposeMessage(message);
+    static const char *const pipelines[] = {"default<O0>", "default<O1>", "default<O2>", "default<O3>"};
+    int level = cg->target->opt_level;
+    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+    LLVMPassBuilderOptionsSetLoopVectorization(options, level >= 2);
+    LLVMPassBuilderOptionsSetLoopInterleaving(options, level >= 2);
+    LLVMPassBuilderOptionsSetSLPVectorization(options, level >= 2);
+    LLVMErrorRef error = LLVMRunPasses(cg->module, pipelines[level < 0 ? 0 : level > 3 ? 3 : level], cg->machine, options);
+    LLVMDisposePassBuilderOptions(options);
+    if (error == NULL)
+        return true;
+    char *text = LLVMGetErrorMessage(error);
+    diag_error(cg->diag, NULL, "LLVM: %s", text);
+    LLVMDisposeErrorMessage(text);
+    return false;
+}
+
+static bool write_to(Codegen *cg, EmitKind kind, const char *path) {
+    char *message = NULL;
+    bool failed;
+    if (kind == EMIT_LLVM)
+        failed = LLVMPrintModuleToFile(cg->module, path, &message);
+    else
+        failed = LLVMTargetMachineEmitToFile(cg->machine, cg->module, path, kind == EMIT_ASM ? LLVMAssemblyFile : LLVMObjectFile, &message);
+    if (failed)
+        diag_error(cg->diag, NULL, "cannot write %s: %s", path, take_message(cg, message));
+    return !failed;
+}
+
+/* Everything is written beside the output and renamed at the end. */
+bool target_write(Codegen *cg, EmitKind kind, const char *path) {
+    char *part = arena_printf(cg->memory, "%s.part", path), *object = arena_printf(cg->memory, "%s.part.o", path);
+    bool written;
+    if (kind == EMIT_EXE) {
+        written = write_to(cg, EMIT_OBJ, object) && link_executable(cg->target, object, part, cg->diag);
+        unlink(object);
+    } else {
+        written = write_to(cg, kind, part);
+    }
+    if (written && rename(part, path) != 0) {
+        diag_error(cg->diag, NULL, "cannot write %s: %s", path, strerror(errno));
+        written = false;
+    }
+    if (!written)
+        unlink(part);
+    return written;
+}
+
+static void open_types(Codegen *cg) {
+    cg->i1 = LLVMInt1TypeInContext(cg->context);
+    cg->i8 = LLVMInt8TypeInContext(cg->context);
+    cg->i16 = LLVMInt16TypeInContext(cg->context);
+    cg->i32 = LLVMInt32TypeInContext(cg->context);
+    cg->i64 = LLVMInt64TypeInContext(cg->context);
+    cg->i128 = LLVMIntTypeInContext(cg->context, 128);
+    cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
+    cg->none = LLVMVoidTypeInContext(cg->context);
+    cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->i64, cg->i64}, 3, false);
+    LLVMTypeRef parallel = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->ptr, cg->i64}, 4, false);
+    LLVMAddFunction(cg->module, "intc_rt_parallel", parallel);
+}
+
+bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag) {
+    Codegen cg = {.source = source, .target = target, .diag = diag, .memory = arena_new()};
+    cg.context = LLVMContextCreate();
+    cg.module = LLVMModuleCreateWithNameInContext("intc", cg.context);
+    cg.builder = LLVMCreateBuilderInContext(cg.context);
+    cg.accesses = arena_alloc(cg.memory, MAX_ACCESSES, sizeof *cg.accesses);
+    open_types(&cg);
+    bool done = target_open(&cg);
+    if (done) {
+        LLVMValueRef step = emit_entry(&cg, source->step, "step");
+        LLVMValueRef calibrate = source->calibrate != NULL ? emit_entry(&cg, source->calibrate, "calibrate") : NULL;
+        LLVMValueRef infer = source->infer != NULL ? emit_entry(&cg, source->infer, "infer") : NULL;
+        emit_descriptor(&cg, step, calibrate, infer);
+        done = target_optimize(&cg) && target_write(&cg, kind, path);
+    }
+    LLVMDisposeBuilder(cg.builder);
+    LLVMDisposeModule(cg.module);
+    if (cg.machine != NULL)
+        LLVMDisposeTargetMachine(cg.machine);
+    LLVMContextDispose(cg.context);
+    arena_free(cg.memory);
+    return done;
+}
