@@ -333,8 +333,9 @@ static void check_places(Verifier *verifier) {
 
 static void check_graph(Verifier *verifier) {
     const Graph *graph = verifier->graph;
+    /* A result is checked with its node: results of dropped nodes are left behind as they were. */
     for (int i = 0; i < graph->value_count; i++)
-        if (!check_value(verifier, i))
+        if (graph->values[i]->kind != VALUE_NODE && !check_value(verifier, i))
             return;
     for (int i = 0; i < graph->value_count; i++)
         verifier->defined[i] = graph->values[i]->kind != VALUE_NODE;
@@ -342,7 +343,7 @@ static void check_graph(Verifier *verifier) {
         const Node *node = graph->nodes[i];
         check_node(verifier, node);
         for (int k = 0; k < node->out_count; k++)
-            if (belongs(verifier, node->out[k]))
+            if (belongs(verifier, node->out[k]) && check_value(verifier, node->out[k]->id))
                 verifier->defined[node->out[k]->id] = true;
     }
     bool *updated = arena_alloc(verifier->arena, (size_t)graph->value_count + 1, sizeof *updated);

@@ -107,12 +107,27 @@ int64_t bound_count(const Node *node) {
     return product(node->in[0]->bound, kept == 0 ? 1 : n / kept);
 }
 
+static int64_t common_divisor(int64_t a, int64_t b) {
+    while (b != 0) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* A sum over the places of a window; for a gradient, over the windows that hold a place: of the k places of a window along a dimension,
+ * every (stride / gcd(stride, dilation))-th can be the same place of x. Windows that do not overlap keep the type. */
 int64_t bound_window(const Node *node) {
     int count;
     const int64_t *kernel = attr_ints(node, "kernel", &count);
+    const int64_t *strides = attr_ints(node, "strides", &count), *dilations = attr_ints(node, "dilations", &count);
+    bool gradient = node->op != OP_sumpool;
     int64_t bound = node->in[0]->bound;
-    for (int i = 0; i < count; i++)
-        bound = product(bound, kernel[i]);
+    for (int i = 0; i < count; i++) {
+        int64_t step = gradient ? strides[i] / common_divisor(strides[i], dilations[i]) : 1;
+        bound = product(bound, (kernel[i] + step - 1) / step);
+    }
     return bound;
 }
 
@@ -137,7 +152,9 @@ void node_infer_width(Node *node) {
     if (out->integer)
         return;
     out->bound = info->bound(node);
-    bool keeps = info->exponent == RULE_SAME && out->bound == node->in[0]->bound;
+    /* Only negation leaves the range of a type whose least mantissa is used: -(-128). */
+    bool full = node->op == OP_neg && (out->bound == 128 || out->bound == 32768);
+    bool keeps = info->exponent == RULE_SAME && out->bound == node->in[0]->bound && !full;
     if (keeps)
         out->type = node->in[0]->type;
     else if (info->exponent == RULE_RESCALE || info->exponent == RULE_LABEL)

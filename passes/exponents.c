@@ -47,6 +47,11 @@ static int64_t top_of(int bits) {
     return (int64_t)(((uint64_t)1 << (bits - 1)) - 1);
 }
 
+/* Both the mantissas and the type that holds them. */
+static bool fits(const Value *value, int bits) {
+    return value->bound <= top_of(bits) && type_bytes(value->type) <= type_bytes(type_for_bound(top_of(bits)));
+}
+
 static bool is_scalar(const Value *value) {
     return shape_elements(value->shape) <= 1;
 }
@@ -117,6 +122,24 @@ static bool wants_narrow_copies(const Scaler *s, const Value *value, const Node 
     return !is_scalar(value) && !s->tail[value->id] && (kind == KIND_WINDOW || (kind == KIND_MOVE && reader->op != OP_reshape));
 }
 
+static bool stays_wide(const Scaler *s, const Value *value);
+static void demand(const Scaler *s, const Value *value, Use *use);
+
+/* Bits to which the readers of a reshape bring its result: narrowing before it gives the same mantissas and moves fewer bytes. */
+static int behind_reshape(const Scaler *s, const Value *value, const Value *out) {
+    int bits = 0;
+    bool wide = stays_wide(s, out);
+    for (int i = 0; i < s->uses[out->id].count; i++) {
+        Use use = s->uses[out->id].at[i];
+        if (is_mask(use.node))
+            return ANY_BITS;
+        demand(s, value, &use);
+        int wanted = !wide && use.target > NARROW_BITS ? half_target(s, value) : use.target;
+        bits = wanted > bits ? wanted : bits;
+    }
+    return bits > 0 ? bits : ANY_BITS;
+}
+
 static void demand(const Scaler *s, const Value *value, Use *use) {
     use->accepts = use->target = ANY_BITS;
     if (use->node == NULL) { /* updates: 16-bit masters; predictions: 8 bits unless their exponent is known (softmax, sigmoid) */
@@ -133,6 +156,8 @@ static void demand(const Scaler *s, const Value *value, Use *use) {
         use->target = use->node->phase == PHASE_UPDATE ? MASTER_BITS : half_target(s, value);
     } else if (wants_narrow_copies(s, value, use->node))
         use->accepts = use->target = NARROW_BITS;
+    else if (use->node->op == OP_reshape && !is_scalar(value))
+        use->accepts = use->target = behind_reshape(s, value, use->node->out[0]);
 }
 
 static bool stays_wide(const Scaler *s, const Value *value) {
@@ -193,7 +218,7 @@ static void serve(Scaler *s, Value *value, int at) {
     Value *made[ANY_BITS + 1] = {NULL};
     for (int i = 0; i < uses->count; i++) {
         const Use *use = &uses->at[i];
-        if (is_mask(use->node) || value->bound <= top_of(use->accepts))
+        if (is_mask(use->node) || fits(value, use->accepts))
             continue;
         Value **version = &made[use->target];
         if (*version == NULL) {
@@ -329,7 +354,7 @@ static void serve_source(Scaler *s, Value *value) {
     for (int i = 0; i < uses->count; i++) {
         const Use *use = &uses->at[i];
         demand(s, value, &uses->at[i]);
-        if (use->node != NULL && !is_mask(use->node) && value->bound > top_of(use->accepts)) {
+        if (use->node != NULL && !is_mask(use->node) && !fits(value, use->accepts)) {
             int at = position(s->graph, use->node);
             first = at < first ? at : first;
         }

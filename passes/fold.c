@@ -178,7 +178,8 @@ static bool fold_rescale(Graph *graph, const Node *node) {
     if (node->op != OP_rescale || node->in_count != 1 || node->in[0]->integer)
         return false;
     int64_t top = ((int64_t)1 << (attr_int(node, "bits", 8) - 1)) - 1;
-    return node->in[0]->bound <= top && replace(graph, node, node->in[0]);
+    return node->in[0]->bound <= top && type_bytes(node->in[0]->type) <= type_bytes(node->out[0]->type) &&
+           replace(graph, node, node->in[0]);
 }
 
 bool pass_fold(Graph *graph, Diag *diag) {
