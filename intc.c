@@ -30,10 +30,13 @@ static const struct {
 #undef PASS
 };
 
+enum { MAX_DIMS = 32 };
+
 typedef struct {
     const char *input, *output, *emit, *dump_after, *stop_after;
     bool time_passes, check;
     ImportOptions import;
+    DimBinding dims[MAX_DIMS];
     PassOptions pass;
     TargetOptions target;
     char *summary; /* what the trainer's info prints */
@@ -48,7 +51,7 @@ typedef struct {
     const OnnxFile *file;
     Graph *graph[GRAPHS]; /* CALIBRATE is made by the pass of that name */
     Value **gradients;
-    Value **slots;
+    CalibrationSlot *slots;
     int slot_count;
     ModelTemplate models[2];
     int model_count;
@@ -91,9 +94,25 @@ static bool run_exponents(Compilation *c) {
     return pass_exponents(c->graph[TRAIN], &c->options->pass, c->diag) && pass_exponents(c->graph[INFER], &c->options->pass, c->diag);
 }
 
+/* The state of the inference graph that holds the i-th calibrated exponent. */
+static const Value *slot_value(const Graph *graph, int i) {
+    char name[32];
+    snprintf(name, sizeof name, "calibrated.%d", i);
+    for (int k = 0; k < graph->value_count; k++)
+        if (graph->values[k]->kind == VALUE_STATE && strcmp(graph->values[k]->name, name) == 0)
+            return graph->values[k];
+    internal_error("no state %s", name);
+}
+
 static bool run_calibrate(Compilation *c) {
     c->graph[CALIBRATE] = c->graph[INFER];
-    return pass_calibrate(c->graph[CALIBRATE], &c->graph[INFER], &c->slots, &c->slot_count, c->diag);
+    Value **collected;
+    if (!pass_calibrate(c->graph[CALIBRATE], &c->graph[INFER], &collected, &c->slot_count, c->diag))
+        return false;
+    c->slots = arena_alloc(c->arena, (size_t)c->slot_count, sizeof *c->slots);
+    for (int i = 0; i < c->slot_count; i++)
+        c->slots[i] = (CalibrationSlot){.value = collected[i], .slot = slot_value(c->graph[INFER], i)};
+    return true;
 }
 
 static bool run_sweep(Compilation *c) {
@@ -209,6 +228,11 @@ static bool compile(Compilation *c) {
     return done;
 }
 
+static bool check(const Compilation *c) {
+    const OnnxFile *file = onnx_read(c->arena, c->options->input, c->diag);
+    return file != NULL && onnx_check(file, &c->options->import, c->diag);
+}
+
 static void print_help(void) {
     puts("usage: intc [options] model.onnx -o trainer\n"
          "       intc check [options] model.onnx\n"
@@ -305,7 +329,7 @@ static int take_option(Options *o, Arena *arena, int option) {
         o->target.opt_level = (int)n;
         return -1;
     case O_EMIT:
-        if (strcmp(optarg, "ir") != 0 && codegen_kind(optarg) == EMIT_NONE)
+        if (strcmp(optarg, "ir") != 0 && codegen_kind(optarg) == EMIT_KINDS)
             return usage("--emit=%s: expected exe, obj, asm, llvm or ir", optarg);
         o->emit = optarg;
         return -1;
@@ -317,10 +341,10 @@ static int take_option(Options *o, Arena *arena, int option) {
         char *equals = strchr(optarg, '=');
         if (equals == NULL || equals == optarg || !number(equals + 1, 1, (int64_t)1 << 31, &n))
             return usage("--dim %s: expected NAME=N", optarg);
-        if (o->import.dim_count == IMPORT_MAX_DIMS)
+        if (o->import.dim_count == MAX_DIMS)
             return usage("--dim %s: too many dimensions", optarg);
         *equals = '\0';
-        o->import.dims[o->import.dim_count++] = (DimBinding){.name = arena_strdup(arena, optarg), .size = n};
+        o->dims[o->import.dim_count++] = (DimBinding){.name = arena_strdup(arena, optarg), .size = n};
         *equals = '=';
         return -1;
     }
@@ -389,7 +413,7 @@ static char *summary(Arena *arena, const Options *o) {
     if (o->import.batch > 0)
         text = arena_printf(arena, "%s --batch=%lld", text, (long long)o->import.batch);
     for (int i = 0; i < o->import.dim_count; i++)
-        text = arena_printf(arena, "%s --dim %s=%lld", text, o->import.dims[i].name, (long long)o->import.dims[i].size);
+        text = arena_printf(arena, "%s --dim %s=%lld", text, o->dims[i].name, (long long)o->dims[i].size);
     if (o->pass.train != NULL)
         text = arena_printf(arena, "%s --train=%s", text, o->pass.train);
     if (o->pass.freeze != NULL)
@@ -421,6 +445,8 @@ static int parse_options(int argc, char **argv, Options *o, Arena *arena) {
     o->input = argv[optind];
     if (!o->check && o->output == NULL)
         return usage("%s", "-o FILE is required");
+    o->import.dims = o->dims;
+    o->import.training = true;
     o->summary = summary(arena, o);
     return -1;
 }
@@ -432,7 +458,7 @@ int main(int argc, char **argv) {
     if (status < 0) {
         Diag *diag = diag_new(options.input);
         Compilation c = {.options = &options, .arena = arena, .diag = diag};
-        bool done = options.check ? onnx_check(arena, options.input, &options.import, diag) : compile(&c);
+        bool done = options.check ? check(&c) : compile(&c);
         diag_print(diag, stderr);
         status = done && diag_errors(diag) == 0 ? 0 : 1;
         diag_free(diag);
