@@ -29,14 +29,14 @@ typedef struct {
     const CalibrationSlot *slots;
     int slot_count;
     const char *name, *options, *loss;
-    int64_t batch;
-    int bits;                    /* width that inputs are mapped to */
-    int64_t classes;             /* of every integer target; 0: not known */
     const ModelTemplate *models; /* parameters and slots are found by name in any of the graphs */
     int model_count;
 } ModuleSource;
 
-typedef enum { EMIT_LLVM, EMIT_ASM, EMIT_OBJ, EMIT_EXE } EmitKind;
+typedef enum { EMIT_LLVM, EMIT_ASM, EMIT_OBJ, EMIT_EXE, EMIT_KINDS } EmitKind;
+
+/* The kind that --emit calls "llvm", "asm", "obj", "exe"; EMIT_KINDS if there is none. */
+EmitKind codegen_kind(const char *name);
 
 /* Writes the module to path; on failure there are diagnostics and no file. */
 bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag);

@@ -129,8 +129,8 @@ static void table_collect(const Codegen *cg, Table *table, const Graph *graph, i
     }
 }
 
-/* Classes of an integer target: the length of the axis that its labels index. */
-static int64_t target_classes(const Codegen *cg, const Value *target, const Graph *graph) {
+/* Classes of an integer target: the length of the axis that its labels index; 0 if nothing of the graph tells. */
+static int64_t target_classes(const Value *target, const Graph *graph) {
     for (int i = 0; graph != NULL && i < graph->node_count; i++) {
         const Node *node = graph->nodes[i];
         if (node->in_count < 2 || strcmp(node->in[1]->name, target->name) != 0 || node->in[1]->kind != VALUE_INPUT)
@@ -140,7 +140,7 @@ static int64_t target_classes(const Codegen *cg, const Value *target, const Grap
         if (node->op == OP_pick_grad)
             return node->out[0]->shape.dim[attr_int(node, "axis", 1)];
     }
-    return cg->source->classes;
+    return 0;
 }
 
 static void table_complete(const Codegen *cg, Table *table) {
@@ -151,9 +151,9 @@ static void table_complete(const Codegen *cg, Table *table) {
             if (source->slots[k].value->kind == VALUE_INPUT && strcmp(source->slots[k].value->name, row->value->name) == 0)
                 row->calibrated = source->slots[k].slot->offset;
         if (row->kind == INTC_TARGET && row->value->integer) {
-            row->classes = target_classes(cg, row->value, source->step);
+            row->classes = target_classes(row->value, source->step);
             if (row->classes == 0)
-                row->classes = target_classes(cg, row->value, source->infer);
+                row->classes = target_classes(row->value, source->infer);
         }
     }
 }
@@ -308,9 +308,7 @@ static Table tensor_table(Codegen *cg) {
     return table;
 }
 
-static int64_t batch_of(const Codegen *cg, const Table *table) {
-    if (cg->source->batch > 0)
-        return cg->source->batch;
+static int64_t batch_of(const Table *table) {
     for (int i = 0; i < table->count; i++)
         if (table->rows[i].kind == INTC_INPUT && table->rows[i].value->shape.rank > 0)
             return table->rows[i].value->shape.dim[0];
@@ -332,8 +330,8 @@ void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLV
         cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count), const32(cg, source->model_count),
         global_text(cg, source->name != NULL ? source->name : ""), global_text(cg, source->options != NULL ? source->options : ""),
         global_text(cg, source->loss != NULL ? source->loss : ""), global_array(cg, rows, table.count), slots,
-        global_array(cg, models, source->model_count), const64(cg, batch_of(cg, &table)), const64(cg, size),
-        const64(cg, source->state_size), const64(cg, source->random_offset), initial_bytes(cg, 0, source->state_size),
+        global_array(cg, models, source->model_count), const64(cg, batch_of(&table)), const64(cg, size), const64(cg, source->state_size),
+        const64(cg, source->random_offset), initial_bytes(cg, 0, source->state_size),
         initial_bytes(cg, source->state_size, source->constants_size), const64(cg, source->constants_size), step,
         calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
     LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "intc_module");

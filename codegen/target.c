@@ -116,6 +116,14 @@ bool target_optimize(Codegen *cg) {
     return false;
 }
 
+EmitKind codegen_kind(const char *name) {
+    static const char *const names[EMIT_KINDS] = {[EMIT_LLVM] = "llvm", [EMIT_ASM] = "asm", [EMIT_OBJ] = "obj", [EMIT_EXE] = "exe"};
+    int kind = 0;
+    while (kind < EMIT_KINDS && strcmp(names[kind], name) != 0)
+        kind++;
+    return (EmitKind)kind;
+}
+
 static bool write_to(Codegen *cg, EmitKind kind, const char *path) {
     char *message = NULL;
     bool failed;
