@@ -1,0 +1,179 @@
+/* The importer's state: the tensors of the ONNX graph by name, one node at a time. Private to frontend/.
+ *
+ * A tensor of the model is an Operand: its type and shape are always known once its node was lowered; it has a constant, an IR value, or
+ * both. Hooks ask for what they need: node_value for an IR value (a float initializer becomes a parameter then), node_ints for a constant.
+ */
+#ifndef INTC_IMPORTER_H
+#define INTC_IMPORTER_H
+
+#include "frontend/onnx_file.h"
+
+typedef struct Operand {
+    const char *name;
+    bool known; /* false: made by a node that was refused, so nothing else is valid */
+    int type;   /* ONNX element type */
+    Shape shape;
+    const Onnx__TensorProto *proto; /* an initializer; decoded at first use */
+    const OnnxTensor *constant;
+    const OnnxTensor *given; /* options->known: stands in where a constant is needed */
+    bool learns;             /* a float initializer with dimensions: a parameter unless it is used as a constant */
+    bool fixed;              /* depends on no input */
+    bool label;              /* class labels on their way to a loss */
+    Value *value;
+} Operand;
+
+typedef struct NameMap NameMap;
+NameMap *names_new(Arena *arena, size_t entries);
+/* NULL if absent. */
+void *names_get(const NameMap *map, const char *name);
+void names_set(NameMap *map, const char *name, void *value);
+
+typedef struct OnnxNode OnnxNode;
+
+/* A loss node of the model, as far as joining the loss needs it. */
+typedef struct {
+    Operand *loss, *scores, *labels;
+    Value *per_position; /* weighted -log p, of the shape of the labels */
+    bool mean;           /* over the positions; else their sum */
+    bool separable;      /* into one loss a row */
+    Origin origin;
+} LossNode;
+
+typedef struct {
+    Arena *arena;
+    Diag *diag;
+    const OnnxFile *file;
+    const ImportOptions *options;
+    Graph *graph;
+    bool training;
+    bool checking; /* an unbound batch is 1 and a note */
+    int64_t opset;
+    NameMap *tensors;        /* Operand by name */
+    const NameMap *exported; /* the operands of an import at the exported batch, where --batch binds another; else NULL */
+    int64_t old_batch, new_batch;
+    NameMap *labels; /* names on the way to a loss's labels */
+    LossNode loss;   /* the last one; loss.loss NULL: none */
+    int convolutions_with_bias, normalisations, frozen_dropouts;
+} Importer;
+
+struct OnnxNode {
+    Importer *importer;
+    const Onnx__NodeProto *proto;
+    int since;    /* the since_version that the model's opset selects */
+    Node from;    /* carries the origin to the IR */
+    Operand **in; /* NULL where an optional input is absent */
+    int in_count;
+    Operand **out; /* NULL where an output is not wanted */
+    int out_count;
+    bool *attr_read;
+};
+
+/* Lowers or folds a node: sets its outputs, or reports and returns false. */
+typedef bool (*OnnxHook)(OnnxNode *node);
+
+enum { MOST_VERSIONS = 16 };
+
+typedef struct {
+    const char *op_type, *domain;
+    int since[MOST_VERSIONS]; /* the versions whose meaning is implemented, ascending, ended by 0 */
+    OnnxHook fold;            /* all inputs constant; NULL = none */
+    OnnxHook lower;           /* NULL = only as part of constant arithmetic */
+} OnnxOp;
+
+const OnnxOp *onnx_op_find(const char *op_type, const char *domain);
+/* The nearest rewrite for an operator that is not supported; NULL if none is known. */
+const char *onnx_op_hint(const char *op_type);
+
+/* Every hook of the table. */
+#define ONNX_OP(type, domain, versions, fold, lower)                                                                                       \
+    bool fold_##fold(OnnxNode *node);                                                                                                      \
+    bool lower_##lower(OnnxNode *node);
+#include "frontend/onnx_ops.def"
+#undef ONNX_OP
+
+/* --- node.c: what hooks use --- */
+
+/* Attributes; each marks the attribute as read, and an attribute that no hook read is refused by name. */
+const Onnx__AttributeProto *node_attr(OnnxNode *node, const char *name);
+int64_t node_attr_int(OnnxNode *node, const char *name, int64_t absent);
+double node_attr_real(OnnxNode *node, const char *name, double absent);
+/* The text as a string of the arena. */
+const char *node_attr_text(OnnxNode *node, const char *name, const char *absent);
+/* NULL and 0 if absent or empty. */
+const int64_t *node_attr_ints(OnnxNode *node, const char *name, int *count);
+/* Reports on the node; returns false. */
+bool node_refuse(OnnxNode *node, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The i-th input, NULL if absent. */
+Operand *node_in(const OnnxNode *node, int i);
+bool node_wants(const OnnxNode *node, int out);
+/* Inputs between least and most, the first `needed` of them present; otherwise refuses. */
+bool node_check_inputs(OnnxNode *node, int least, int most);
+/* An IR value of the input; NULL after a diagnostic. */
+Value *node_value(OnnxNode *node, int i);
+/* The constant of the input; NULL after a diagnostic that calls it `what`. */
+const OnnxTensor *node_constant(OnnxNode *node, int i, const char *what);
+/* The same, integers of rank 0 or 1. */
+const int64_t *node_ints(OnnxNode *node, int i, const char *what, int *count);
+/* One element; reports. */
+bool node_scalar(OnnxNode *node, int i, const char *what, double *value);
+/* The constant if the input is one and no parameter, without complaint; NULL else. */
+const OnnxTensor *operand_constant(Importer *importer, Operand *operand);
+/* Axis in [0, rank) from an axis that may be negative; -1 after a diagnostic. */
+int node_axis(OnnxNode *node, int64_t axis, int rank);
+/* Axes from attribute `axes` or, from since_version `input_since` on, input i. count -1: absent. Sorted, no doubles; false after a
+ * diagnostic. */
+bool node_axes(OnnxNode *node, int input_since, int i, int rank, int axes[MAX_RANK], int *count);
+/* Emits an IR node; NULL inputs give NULL. Reports what the op refuses. */
+Value *node_emit(OnnxNode *node, Op op, Value *const *in, int in_count, const Attr *attrs, int attr_count);
+Value *node_reshape(OnnxNode *node, Value *value, Shape shape);
+Value *node_mul_const(OnnxNode *node, Value *value, double factor);
+Value *node_const_value(OnnxNode *node, Shape shape, const double *real);
+/* Sets output i to the value (false if NULL); the type is that of input 0 unless said. */
+bool node_set(OnnxNode *node, int i, Value *value);
+bool node_set_typed(OnnxNode *node, int i, Value *value, int type);
+bool node_set_constant(OnnxNode *node, int i, OnnxTensor *tensor);
+/* Output i is another name of input k. */
+bool node_alias(OnnxNode *node, int i, int k);
+/* A constant with room for its elements; NULL after a diagnostic if it is too large. */
+OnnxTensor *node_tensor(OnnxNode *node, int type, Shape shape);
+/* Shapes that reading the node gives, shared by folding and lowering; false after a diagnostic. lower_move.c */
+typedef struct {
+    int64_t start[MAX_RANK], step[MAX_RANK]; /* step may be negative, then start is the last element of the axis that is taken first */
+    Shape shape;
+} SlicePlan;
+typedef struct {
+    int64_t axes[MAX_RANK];
+    int count;
+    Shape kept, result; /* with ones for the reduced axes; as keepdims says */
+    int64_t elements;   /* that each result sums up */
+} ReducePlan;
+bool node_reduce_plan(OnnxNode *node, ReducePlan *plan);
+bool node_reshape_target(OnnxNode *node, Shape *shape); /* Reshape, Flatten, Squeeze, Unsqueeze */
+bool node_permutation(OnnxNode *node, int64_t perm[MAX_RANK]);
+bool node_slice_plan(OnnxNode *node, SlicePlan *plan);
+bool node_expand_target(OnnxNode *node, Shape *shape);
+/* The part [start, start + count) of an axis. */
+Value *node_slice(OnnxNode *node, Value *value, int axis, int64_t start, int64_t count);
+OnnxTensor *onnx_cast_tensor(OnnxNode *node, const OnnxTensor *in, int type);
+/* Strides, pads, dilations and kernel of a window; lower_conv.c. */
+typedef struct {
+    int rank; /* spatial dimensions */
+    int64_t kernel[MAX_RANK], strides[MAX_RANK], dilations[MAX_RANK], pads[2 * MAX_RANK], out[MAX_RANK];
+    int64_t counted[MAX_RANK]; /* end of what count_include_pad counts, in input coordinates */
+} Window;
+/* kernel: the sizes from the weight, or NULL for attribute kernel_shape. ceil: the operator has ceil_mode. */
+bool node_window(OnnxNode *node, Shape in, const int64_t *kernel, bool ceil, bool dilations, Window *window);
+/* Whether the value is the result of a contraction, possibly moved and scaled. */
+bool value_is_accumulator(const Value *value);
+/* True if b broadcasts onto a without changing a's shape. */
+bool shape_fits_into(Shape b, Shape a);
+
+/* --- joining of the loss: loss.c --- */
+/* Needs every node lowered; before: outputs that are not the loss are predictions. */
+bool loss_join(Importer *importer);
+/* The model's own loss among its outputs: the loss node's, else the one of a single element; NULL if there is none. */
+Operand *loss_output(Importer *importer);
+/* Bounds a chain of label values by the number of classes and a non-negative ignored label. lower_loss.c */
+void label_set_bound(Value *label, int64_t classes, int64_t ignore);
+
+#endif

@@ -1,0 +1,57 @@
+/* The table of ONNX operators, from onnx_ops.def, and what to do about operators that are not in it. */
+#include "frontend/importer.h"
+
+#include <string.h>
+
+#define fold_none NULL
+#define lower_none NULL
+static const OnnxOp rows[] = {
+#define LIST(...) {__VA_ARGS__}
+#define ONNX_OP(type, domain, versions, fold, lower) {#type, domain, LIST versions, fold_##fold, lower_##lower},
+#include "frontend/onnx_ops.def"
+#undef ONNX_OP
+};
+
+static const struct {
+    const char *op_type, *hint;
+} hints[] = {
+    {"BatchNormalization", "fold it into the convolution before it (export with dynamo=True) or leave it out"},
+    {"InstanceNormalization", "leave the normalisation out"},
+    {"LayerNormalization", "leave the normalisation out"},
+    {"GroupNormalization", "leave the normalisation out"},
+    {"RMSNormalization", "leave the normalisation out"},
+    {"Elu", "use LeakyRelu"},
+    {"Selu", "use LeakyRelu"},
+    {"PRelu", "use LeakyRelu with a fixed slope"},
+    {"Gelu", "use Relu"},
+    {"Mish", "use Relu"},
+    {"Swish", "write it as Sigmoid and Mul"},
+    {"HardSigmoid", "write it as Mul, Add and Clip"},
+    {"HardSwish", "write it as Mul, Add, Clip and Mul"},
+    {"Softplus", "use Relu"},
+    {"Abs", "write it as Relu(x) + Relu(-x)"},
+    {"Pow", "write a square as Mul of the input by itself"},
+    {"ConvTranspose", "use Conv with padding"},
+    {"Resize", "use strided Conv or pooling at the input's size"},
+    {"Upsample", "use strided Conv or pooling at the input's size"},
+    {"ReduceMax", "use MaxPool or GlobalMaxPool"},
+    {"LpPool", "use AveragePool"},
+    {"Einsum", "write it as Transpose, Reshape and MatMul"},
+    {"LRN", "leave the normalisation out"},
+    {"ImageScaler", "scale the images when the data are read (--mean, --std)"},
+    {"Attention", "export at opset 20, where it is MatMul and Softmax"},
+};
+
+const OnnxOp *onnx_op_find(const char *op_type, const char *domain) {
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (strcmp(rows[i].op_type, op_type) == 0 && strcmp(rows[i].domain, domain) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+const char *onnx_op_hint(const char *op_type) {
+    for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++)
+        if (strcmp(hints[i].op_type, op_type) == 0)
+            return hints[i].hint;
+    return NULL;
+}

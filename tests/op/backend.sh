@@ -1,0 +1,14 @@
+#!/bin/bash
+# The ONNX backend cases on the interpreter in real mode, where the data are at hand (SHARED, else beside the repository). Needs BACKEND, ROOT.
+set -eu
+shared=${SHARED:-$ROOT/../shared}
+archive=$shared/data/onnx-backend-data-6be0677.tar.gz
+cases=$shared/data/onnx-backend-cases.txt
+if [ ! -f "$archive" ] || [ ! -f "$cases" ]; then
+    echo "skipped: no onnx-backend-data-6be0677.tar.gz"
+    exit 77
+fi
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+tar -xzf "$archive" -C "$folder" onnx/backend/test/data/{node,simple,pytorch-operator,pytorch-converted}
+"$BACKEND" "$folder/onnx/backend/test/data" "$cases" "$ROOT/tests/op/backend_refused.txt"
