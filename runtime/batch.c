@@ -1,4 +1,5 @@
-/* A batch into the arena: the linear fixed-point mapping of numerics.md from the values of the files to mantissas of `bits` bits. */
+/* A batch into the arena (no library call but memory's, so that the check for floating point can walk all of it): the linear fixed-point
+ * mapping of numerics.md from the values of the files to mantissas of `bits` bits. */
 #include "runtime/runtime.h"
 
 #include <stdlib.h>
@@ -135,14 +136,13 @@ static void feed_pixels(const Feed *feed, const Feeds *feeds, const struct intc_
 
 /* --- other types --- */
 
-static bool unpack_failed(const DataFile *file, const Feed *feed, int64_t row, Error *error) {
-    const struct intc_tensor *tensor = feed->step ? feed->step : feed->infer;
-    return intc_rt_fail(error, "%s: row %lld of '%s': expected finite numbers below 2^62, found another", file->path, (long long)row,
-                        tensor->name);
+static bool unpack_failed(const DataFile *file, const Feed *feed, int64_t row, FeedFailure *failure) {
+    *failure = (FeedFailure){file, feed, row};
+    return false;
 }
 
 /* The exponent at which the largest magnitude of the chosen rows fills `bits` bits. */
-static bool largest_exponent(const Feed *feed, const Feeds *feeds, int bits, int *exponent, Error *error) {
+static bool largest_exponent(const Feed *feed, const Feeds *feeds, int bits, int *exponent, FeedFailure *failure) {
     int best_top = INT32_MIN, best_exponent = 0;
     uint64_t best = 0;
     for (int64_t r = 0; r < feeds->batch; r++) {
@@ -154,7 +154,7 @@ static bool largest_exponent(const Feed *feed, const Feeds *feeds, int bits, int
             int64_t mantissa;
             int e;
             if (!intc_rt_data_unpack(&file->shape, row, i, &mantissa, &e))
-                return unpack_failed(file, feed, feeds->chosen[r], error);
+                return unpack_failed(file, feed, feeds->chosen[r], failure);
             uint64_t magnitude = intc_magnitude(mantissa);
             int length = intc_bit_length(magnitude), top = length + e;
             if (magnitude == 0 || top < best_top)
@@ -171,7 +171,7 @@ static bool largest_exponent(const Feed *feed, const Feeds *feeds, int bits, int
 }
 
 static bool feed_values(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, int exponent, unsigned char *arena,
-                        Error *error) {
+                        FeedFailure *failure) {
     for (int64_t r = 0; r < feeds->batch; r++) {
         if (feeds->chosen[r] < 0)
             continue;
@@ -182,7 +182,7 @@ static bool feed_values(const Feed *feed, const Feeds *feeds, const struct intc_
             int64_t mantissa;
             int e;
             if (!intc_rt_data_unpack(&file->shape, row, i, &mantissa, &e))
-                return unpack_failed(file, feed, feeds->chosen[r], error);
+                return unpack_failed(file, feed, feeds->chosen[r], failure);
             put(&place, i, map_value(mantissa, (int64_t)exponent - e, tensor->bits));
         }
     }
@@ -202,7 +202,7 @@ static void feed_integers(const Feed *feed, const Feeds *feeds, const struct int
 }
 
 static bool feed_tensor(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, FeedMode mode, unsigned char *arena,
-                        Error *error) {
+                        FeedFailure *failure) {
     int64_t padding = tensor->integer && tensor->kind == INTC_TARGET ? -1 : 0;
     bool empty = feed->set.count == 0;
     for (int64_t r = 0; r < feeds->batch; r++)
@@ -221,21 +221,21 @@ static bool feed_tensor(const Feed *feed, const Feeds *feeds, const struct intc_
         exponent = intc_rt_exponent(arena, tensor->calibrated_offset);
     else if (feed->table)
         exponent = dynamic_exponent(feed, feeds, tensor->bits);
-    else if (!empty && !largest_exponent(feed, feeds, tensor->bits, &exponent, error))
+    else if (!empty && !largest_exponent(feed, feeds, tensor->bits, &exponent, failure))
         return false;
     intc_rt_set_exponent(arena, tensor->exponent_offset, exponent);
     if (empty)
         return true;
     if (!feed->table)
-        return feed_values(feed, feeds, tensor, exponent, arena, error);
+        return feed_values(feed, feeds, tensor, exponent, arena, failure);
     feed_pixels(feed, feeds, tensor, exponent, arena);
     return true;
 }
 
-bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error) {
+bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, FeedFailure *failure) {
     for (int i = 0; i < feeds->count; i++) {
         const struct intc_tensor *tensor = mode == FEED_STEP ? feeds->items[i].step : feeds->items[i].infer;
-        if (tensor && !feed_tensor(feeds->items + i, feeds, tensor, mode, arena, error))
+        if (tensor && !feed_tensor(feeds->items + i, feeds, tensor, mode, arena, failure))
             return false;
     }
     return true;

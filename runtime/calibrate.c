@@ -25,7 +25,7 @@ bool intc_rt_calibrate(const Session *session, const Feeds *feeds, int64_t batch
     for (int64_t b = 0; b < batches && b < available; b++) {
         for (int64_t i = 0; i < feeds->batch; i++)
             feeds->chosen[i] = (b * feeds->batch + i) % feeds->rows;
-        if (!intc_rt_feed(feeds, FEED_CALIBRATE, arena, error))
+        if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, arena, error))
             return false;
         module->calibrate(arena, session->pool);
         for (uint32_t i = 0; i < module->calibration_count; i++)

@@ -64,11 +64,6 @@ static bool run_inference(const Session *session, const Options *options, Error 
     return good;
 }
 
-static bool run_export(const Session *session, const Options *options, Error *error) {
-    const struct intc_model *model = intc_rt_model_find(session->module, options->format, error);
-    return model && intc_rt_export(session, model, options->output.text[0], error);
-}
-
 static bool run(const struct intc_module *module, Options *options, Error *error) {
     Session session;
     void *memory = NULL;
@@ -82,7 +77,8 @@ static bool run(const struct intc_module *module, Options *options, Error *error
     else if (good && options->command == COMMAND_BENCH)
         good = intc_rt_bench(&session, options->steps, error);
     else if (good && load_checkpoint(&session, options, &memory, error))
-        good = options->command == COMMAND_EXPORT ? run_export(&session, options, error) : run_inference(&session, options, error);
+        good = options->command == COMMAND_EXPORT ? intc_rt_export(&session, options->format, options->output.text[0], error)
+                                                  : run_inference(&session, options, error);
     else
         good = false;
     free(memory);
@@ -104,7 +100,7 @@ int intc_rt_main(const struct intc_module *module, int argc, char **argv) {
         intc_rt_fail(&error, "standard output: cannot write: %s", strerror(errno));
         status = 1;
     }
-    if (status == 1)
+    if (error.text[0])
         fprintf(stderr, "error: %s\n", error.text);
     return status;
 }

@@ -4,37 +4,74 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The format must exist and at least one of its models be possible. */
 const struct intc_model *intc_rt_model_find(const struct intc_module *module, const char *format, Error *error) {
-    for (uint32_t i = 0; i < module->model_count; i++)
-        if (strcmp(module->models[i].format, format) == 0) {
-            if (!module->models[i].refusal)
-                return module->models + i;
-            intc_rt_fail(error, "--format %s: %s", format, module->models[i].refusal);
-            return NULL;
-        }
-    intc_rt_fail(error, "--format %s: this trainer was compiled without that format", format);
+    const char *refusal = "this trainer was compiled without that format";
+    for (uint32_t i = 0; i < module->model_count; i++) {
+        if (strcmp(module->models[i].format, format) != 0)
+            continue;
+        if (!module->models[i].refusal)
+            return module->models + i;
+        refusal = module->models[i].refusal;
+    }
+    intc_rt_fail(error, "--format %s: %s", format, refusal);
     return NULL;
 }
 
-/* A parameter of 8 bits keeps this exponent when it is all zeros: any will do, but a scale must be a float32. */
-enum { ZERO_WEIGHT_EXPONENT = -24 };
-
-/* Shift from the master mantissas to `bits` bits. */
-static int narrow_shift(const Session *session, const struct intc_tensor *tensor, int bits, bool *zero) {
+/* Shift from the stored mantissas to `bits` bits; false for a tensor of zeros. */
+static bool mapped_shift(const Session *session, const struct intc_tensor *tensor, int bits, int *shift) {
     uint64_t maximum = 0;
     int64_t elements = intc_rt_tensor_elements(tensor);
     for (int64_t i = 0; i < elements; i++) {
         uint64_t magnitude = intc_magnitude(intc_rt_tensor_get(session->arena, tensor, i));
         maximum = magnitude > maximum ? magnitude : maximum;
     }
-    *zero = maximum == 0;
-    return intc_rescale_shift(maximum, bits, false);
+    *shift = intc_rescale_shift(maximum, bits, false);
+    return maximum != 0;
 }
 
-static int64_t narrow_exponent(const Session *session, const struct intc_tensor *tensor, int bits) {
-    bool zero;
-    int shift = narrow_shift(session, tensor, bits, &zero);
-    return zero ? ZERO_WEIGHT_EXPONENT : intc_rt_exponent(session->arena, tensor->exponent_offset) + shift;
+static const struct intc_tensor *tensor_at(const Session *session, int32_t index) {
+    return index >= 0 && (uint32_t)index < session->module->tensor_count ? session->module->tensors + index : NULL;
+}
+
+/* Computes exponent i from those before it; false if it refers to something else. */
+static bool compute_exponent(const Session *session, const struct intc_exponent *row, int64_t i, int64_t *values) {
+    const struct intc_tensor *tensor = tensor_at(session, row->tensor);
+    bool pair = row->kind >= INTC_EXPONENT_ADD, known = row->a >= 0 && row->a < i && row->b >= 0 && row->b < i;
+    if ((pair && !known) || (!tensor && (row->kind == INTC_EXPONENT_PARAM || row->kind == INTC_EXPONENT_MAPPED)))
+        return false;
+    int64_t a = pair ? values[row->a] : 0, b = pair ? values[row->b] : 0;
+    int shift;
+    switch (row->kind) {
+    case INTC_EXPONENT_CONST:
+        values[i] = row->constant;
+        return true;
+    case INTC_EXPONENT_SLOT:
+        values[i] = intc_rt_exponent(session->arena, row->offset);
+        return true;
+    case INTC_EXPONENT_PARAM:
+        values[i] = intc_rt_exponent(session->arena, tensor->exponent_offset);
+        return true;
+    case INTC_EXPONENT_MAPPED:
+        values[i] = INTC_EXPONENT_ZERO;
+        if (mapped_shift(session, tensor, row->bits, &shift))
+            values[i] = intc_exponent_clamp((int64_t)intc_rt_exponent(session->arena, tensor->exponent_offset) + shift);
+        return true;
+    case INTC_EXPONENT_ADD:
+        values[i] = intc_exponent_clamp(a + b + row->constant);
+        return true;
+    case INTC_EXPONENT_SUB:
+        values[i] = intc_exponent_clamp(a - b + row->constant);
+        return true;
+    case INTC_EXPONENT_MAX:
+        values[i] = a > b ? a : b;
+        return true;
+    case INTC_EXPONENT_MIN:
+        values[i] = a < b ? a : b;
+        return true;
+    default:
+        return false;
+    }
 }
 
 static void write_little(unsigned char *at, uint64_t value, int bytes) {
@@ -42,8 +79,7 @@ static void write_little(unsigned char *at, uint64_t value, int bytes) {
         at[i] = (unsigned char)(value >> (8 * i));
 }
 
-static void patch_float(const Session *session, const struct intc_patch *patch, const struct intc_tensor *tensor, unsigned char *at) {
-    int bytes = patch->kind == INTC_PATCH_F16 ? 2 : patch->kind == INTC_PATCH_F32 ? 4 : 8;
+static void patch_float(const Session *session, const struct intc_tensor *tensor, int bytes, unsigned char *at) {
     int places = bytes == 2 ? 10 : bytes == 4 ? 23 : 52, width = bytes == 2 ? 5 : bytes == 4 ? 8 : 11;
     int exponent = intc_rt_exponent(session->arena, tensor->exponent_offset);
     int64_t elements = intc_rt_tensor_elements(tensor);
@@ -51,81 +87,67 @@ static void patch_float(const Session *session, const struct intc_patch *patch, 
         write_little(at + i * bytes, intc_rt_pack_float(intc_rt_tensor_get(session->arena, tensor, i), exponent, places, width), bytes);
 }
 
-static void patch_narrow(const Session *session, const struct intc_patch *patch, const struct intc_tensor *tensor, unsigned char *at) {
-    bool zero;
-    int shift = narrow_shift(session, tensor, patch->bits, &zero);
+static void patch_int8(const Session *session, const struct intc_tensor *tensor, int bits, unsigned char *at) {
+    int shift;
+    mapped_shift(session, tensor, bits, &shift);
     int64_t elements = intc_rt_tensor_elements(tensor);
-    int64_t rows = tensor->rank == 2 ? tensor->dim[0] : 1, columns = elements / rows;
-    for (int64_t i = 0; i < elements; i++) {
-        int64_t place = patch->transpose && tensor->rank == 2 ? i % columns * rows + i / columns : i;
-        at[place] = (unsigned char)intc_round_even(intc_rt_tensor_get(session->arena, tensor, i), shift);
-    }
+    for (int64_t i = 0; i < elements; i++)
+        at[i] = (unsigned char)intc_round_even(intc_rt_tensor_get(session->arena, tensor, i), shift);
 }
 
 /* value * 2^-shift as int32, nearest, saturated. */
 static int64_t to_int32(int64_t value, int64_t shift) {
     if (shift < -32 && value != 0)
         return value < 0 ? INT32_MIN : INT32_MAX;
-    return intc_saturate(intc_align(value, shift > 63 ? 63 : (int)shift), INT32_MIN, INT32_MAX);
+    return value == 0 ? 0 : intc_saturate(intc_align(value, shift > 63 ? 63 : (int)shift), INT32_MIN, INT32_MAX);
 }
 
-static void patch_bias(const Session *session, const struct intc_patch *patch, const struct intc_tensor *tensor, unsigned char *at) {
-    int64_t target = intc_rt_exponent(session->arena, patch->exponent_offset);
-    if (patch->weight >= 0)
-        target += narrow_exponent(session, session->module->tensors + patch->weight, patch->bits > 0 ? patch->bits : 8);
-    int64_t shift = target - intc_rt_exponent(session->arena, tensor->exponent_offset), elements = intc_rt_tensor_elements(tensor);
+static void patch_int32(const Session *session, const struct intc_tensor *tensor, const int64_t *target, unsigned char *at) {
+    int64_t shift = target ? *target - intc_rt_exponent(session->arena, tensor->exponent_offset) : 0;
+    int64_t elements = intc_rt_tensor_elements(tensor);
     for (int64_t i = 0; i < elements; i++)
         write_little(at + 4 * i, (uint64_t)to_int32(intc_rt_tensor_get(session->arena, tensor, i), shift), 4);
 }
 
-static void patch_scale(const Session *session, const struct intc_patch *patch, unsigned char *at) {
-    int64_t exponent = patch->weight >= 0
-                           ? narrow_exponent(session, session->module->tensors + patch->weight, patch->bits > 0 ? patch->bits : 8)
-                           : intc_rt_exponent(session->arena, patch->exponent_offset);
-    /* A scale must be a normal float32; only a tensor of zeros is outside. */
-    write_little(at, intc_rt_pack_float(1, (int)intc_saturate(exponent, -126, 127), 23, 8), 4);
-}
-
 static int64_t patch_size(const struct intc_patch *patch, const struct intc_tensor *tensor) {
     static const int bytes[] = {
-        [INTC_PATCH_F32] = 4, [INTC_PATCH_F16] = 2, [INTC_PATCH_F64] = 8, [INTC_PATCH_I8] = 1, [INTC_PATCH_I32_AT] = 4};
-    if (patch->kind == INTC_PATCH_SCALE)
-        return 4;
-    return tensor && patch->kind >= 0 && patch->kind < INTC_PATCH_SCALE ? intc_rt_tensor_elements(tensor) * bytes[patch->kind] : -1;
+        [INTC_PATCH_F32] = 4, [INTC_PATCH_F16] = 2, [INTC_PATCH_F64] = 8, [INTC_PATCH_I8] = 1, [INTC_PATCH_I32] = 4};
+    if (patch->kind == INTC_PATCH_SCALE_F32 || patch->kind == INTC_PATCH_SCALE_F64)
+        return patch->exponent < 0 ? -1 : patch->kind == INTC_PATCH_SCALE_F32 ? 4 : 8;
+    return tensor && patch->kind >= 0 && patch->kind <= INTC_PATCH_I32 ? intc_rt_tensor_elements(tensor) * bytes[patch->kind] : -1;
 }
 
-static bool apply(const Session *session, const struct intc_model *model, const struct intc_patch *patch, unsigned char *bytes) {
-    const struct intc_module *module = session->module;
-    const struct intc_tensor *tensor =
-        patch->tensor >= 0 && patch->tensor < (int32_t)module->tensor_count ? module->tensors + patch->tensor : NULL;
-    if (patch_size(patch, tensor) != patch->size || patch->weight >= (int32_t)module->tensor_count || patch->offset < 0 ||
-        patch->size > model->size - patch->offset)
+static bool apply_patch(const Session *session, const struct intc_model *model, const struct intc_patch *patch, const int64_t *exponents,
+                        unsigned char *bytes) {
+    const struct intc_tensor *tensor = tensor_at(session, patch->tensor);
+    if (patch_size(patch, tensor) != patch->size || patch->exponent >= model->exponent_count || patch->offset < 0 ||
+        patch->offset > model->size || patch->size > model->size - patch->offset)
         return false;
+    const int64_t *exponent = patch->exponent >= 0 ? exponents + patch->exponent : NULL;
     unsigned char *at = bytes + patch->offset;
-    switch (patch->kind) {
-    case INTC_PATCH_I8:
-        patch_narrow(session, patch, tensor, at);
-        return true;
-    case INTC_PATCH_I32_AT:
-        patch_bias(session, patch, tensor, at);
-        return true;
-    case INTC_PATCH_SCALE:
-        patch_scale(session, patch, at);
-        return true;
-    default:
-        patch_float(session, patch, tensor, at);
-        return true;
-    }
+    if (patch->kind == INTC_PATCH_SCALE_F32)
+        write_little(at, intc_rt_pack_float(1, (int)intc_saturate(*exponent, -126, 127), 23, 8), 4);
+    else if (patch->kind == INTC_PATCH_SCALE_F64)
+        write_little(at, intc_rt_pack_float(1, (int)intc_saturate(*exponent, -900, 900), 52, 11), 8);
+    else if (patch->kind == INTC_PATCH_I8)
+        patch_int8(session, tensor, patch->bits, at);
+    else if (patch->kind == INTC_PATCH_I32)
+        patch_int32(session, tensor, exponent, at);
+    else
+        patch_float(session, tensor, patch->kind == INTC_PATCH_F16 ? 2 : patch->kind == INTC_PATCH_F32 ? 4 : 8, at);
+    return true;
 }
 
-bool intc_rt_export(const Session *session, const struct intc_model *model, const char *path, Error *error) {
+typedef enum { MODEL_WRITTEN, MODEL_CONDITION, MODEL_FAILED } ModelStatus;
+
+static bool write_model(const Session *session, const struct intc_model *model, const int64_t *exponents, const char *path, Error *error) {
     unsigned char *bytes = malloc((size_t)model->size + 1);
     if (!bytes)
         return intc_rt_fail(error, "out of memory");
     memcpy(bytes, model->bytes, (size_t)model->size);
     bool good = true;
     for (int64_t i = 0; i < model->patch_count && good; i++)
-        if (!apply(session, model, model->patches + i, bytes))
+        if (!apply_patch(session, model, model->patches + i, exponents, bytes))
             good = intc_rt_fail(error, "%s: internal error: place %lld of the %s model does not fit", path, (long long)i, model->format);
     Output output;
     good = good && intc_rt_output_open(&output, path, error);
@@ -135,4 +157,41 @@ bool intc_rt_export(const Session *session, const struct intc_model *model, cons
     }
     free(bytes);
     return good;
+}
+
+static ModelStatus try_model(const Session *session, const struct intc_model *model, const char *path, Error *error) {
+    int64_t *exponents = calloc((size_t)model->exponent_count + 1, sizeof *exponents);
+    ModelStatus status = MODEL_WRITTEN;
+    if (!exponents) {
+        intc_rt_fail(error, "out of memory");
+        return MODEL_FAILED;
+    }
+    for (int64_t i = 0; i < model->exponent_count && status == MODEL_WRITTEN; i++)
+        if (!compute_exponent(session, model->exponents + i, i, exponents)) {
+            intc_rt_fail(error, "%s: internal error: exponent %lld of the %s model", path, (long long)i, model->format);
+            status = MODEL_FAILED;
+        }
+    for (int64_t i = 0; i < model->condition_count && status == MODEL_WRITTEN; i++) {
+        const struct intc_condition *condition = model->conditions + i;
+        int64_t value = exponents[condition->exponent];
+        if (value < condition->low || value > condition->high) {
+            intc_rt_fail(error, "--format %s: %s", model->format, condition->text);
+            status = MODEL_CONDITION;
+        }
+    }
+    if (status == MODEL_WRITTEN && !write_model(session, model, exponents, path, error))
+        status = MODEL_FAILED;
+    free(exponents);
+    return status;
+}
+
+bool intc_rt_export(const Session *session, const char *format, const char *path, Error *error) {
+    const struct intc_module *module = session->module;
+    if (!intc_rt_model_find(module, format, error))
+        return false;
+    ModelStatus status = MODEL_CONDITION;
+    for (uint32_t i = 0; i < module->model_count && status == MODEL_CONDITION; i++)
+        if (strcmp(module->models[i].format, format) == 0 && !module->models[i].refusal)
+            status = try_model(session, module->models + i, path, error);
+    return status == MODEL_WRITTEN;
 }

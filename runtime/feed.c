@@ -242,3 +242,12 @@ void intc_rt_feeds_close(Feeds *feeds) {
     free(feeds->chosen);
     *feeds = (Feeds){0};
 }
+
+bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error) {
+    FeedFailure failure;
+    if (intc_rt_feed(feeds, mode, arena, &failure))
+        return true;
+    const struct intc_tensor *tensor = failure.feed->step ? failure.feed->step : failure.feed->infer;
+    return intc_rt_fail(error, "%s: row %lld of '%s': expected finite numbers up to 2^62, found another", failure.file->path,
+                        (long long)failure.row, tensor->name);
+}

@@ -191,6 +191,12 @@ __attribute__((format(printf, 2, 3))) static int usage(const char *program, cons
     return 2;
 }
 
+/* Something that the command cannot do without: the user's mistake, not one of spelling. */
+static int missing(const char *name) {
+    fprintf(stderr, "error: %s is missing\n", name);
+    return 1;
+}
+
 static int check_options(const char *program, const Options *options) {
     static const struct {
         int commands;
@@ -201,15 +207,15 @@ static int check_options(const char *program, const Options *options) {
                   {COMMAND_PREDICT | COMMAND_EXPORT, FIELD(output.count), "--output"}};
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
         if ((needed[i].commands & (int)options->command) && *(const int *)((const char *)options + needed[i].field) == 0)
-            return usage(program, "%s is missing", needed[i].name);
+            return missing(needed[i].name);
     if (options->command == COMMAND_EXPORT && !options->checkpoint)
-        return usage(program, "--checkpoint is missing");
+        return missing("--checkpoint");
     if (options->command == COMMAND_EXPORT && options->output.count > 1)
         return usage(program, "--output is given twice");
     if (options->command != COMMAND_TRAIN)
         return -1;
     if (options->epochs == 0)
-        return usage(program, "--epochs is missing");
+        return missing("--epochs");
     if ((options->val_data.count == 0) != (options->val_target.count == 0))
         return usage(program, "--val-data and --val-target go together");
     if (options->nesterov && options->momentum.mantissa == 0)

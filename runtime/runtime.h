@@ -205,9 +205,18 @@ void intc_rt_feeds_close(Feeds *feeds);
 bool intc_rt_pixel(int u, Fixed mean, Fixed std, int64_t *value);
 
 typedef enum { FEED_STEP, FEED_CALIBRATE, FEED_INFER } FeedMode;
+/* An element that is no finite number. */
+typedef struct {
+    const DataFile *file;
+    const Feed *feed;
+    int64_t row;
+} FeedFailure;
+
 /* Maps the chosen rows into the arena: dynamic exponents for FEED_STEP and FEED_CALIBRATE, the calibrated ones with saturation for
  * FEED_INFER. */
-bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error);
+bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, FeedFailure *failure);
+/* The same; the failure becomes a sentence. */
+bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error);
 
 /* --- tensor.c: elements of the arena --- */
 
@@ -315,7 +324,8 @@ int64_t intc_rt_metric_places(const struct intc_module *module);
 bool intc_rt_predict(const Session *session, const Feeds *feeds, const List *output, Error *error);
 /* NULL and the sentence if the format does not exist or is refused. */
 const struct intc_model *intc_rt_model_find(const struct intc_module *module, const char *format, Error *error);
-bool intc_rt_export(const Session *session, const struct intc_model *model, const char *path, Error *error);
+/* Writes the first model of the format whose conditions hold. */
+bool intc_rt_export(const Session *session, const char *format, const char *path, Error *error);
 void intc_rt_info(const struct intc_module *module);
 bool intc_rt_bench(const Session *session, int64_t steps, Error *error);
 

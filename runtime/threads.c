@@ -11,7 +11,7 @@ enum { SPINS = 3000, PIECES = 4 };
 
 struct intc_pool {
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake, done;
     atomic_uint_fast64_t generation; /* number of jobs begun; changed under the lock */
     atomic_int_fast64_t next, running;
     atomic_bool stop;
@@ -63,7 +63,11 @@ static void *worker(void *argument) {
         if (atomic_load_explicit(&pool->stop, memory_order_acquire))
             return NULL;
         work(pool);
-        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+        if (atomic_fetch_sub_explicit(&pool->running, 1, memory_order_acq_rel) == 1) {
+            pthread_mutex_lock(&pool->lock);
+            pthread_cond_signal(&pool->done);
+            pthread_mutex_unlock(&pool->lock);
+        }
     }
 }
 
@@ -72,6 +76,18 @@ static void begin_job(struct intc_pool *pool) {
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
     pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void wait_for_workers(struct intc_pool *pool) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&pool->running, memory_order_acquire) == 0)
+            return;
+        pause_briefly();
+    }
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load_explicit(&pool->running, memory_order_acquire) != 0)
+        pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -89,12 +105,7 @@ void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
     begin_job(pool);
     work(pool);
-    for (int64_t spins = 0; atomic_load_explicit(&pool->running, memory_order_acquire) != 0; spins++) {
-        if (spins < SPINS)
-            pause_briefly();
-        else
-            sched_yield();
-    }
+    wait_for_workers(pool);
 }
 
 int64_t intc_rt_cores(void) {
@@ -112,6 +123,7 @@ struct intc_pool *intc_rt_pool_new(int64_t threads) {
         return NULL;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->done, NULL);
     while (pool->workers < threads - 1 && pthread_create(&pool->thread[pool->workers], NULL, worker, pool) == 0)
         pool->workers++;
     return pool;
@@ -126,5 +138,6 @@ void intc_rt_pool_free(struct intc_pool *pool) {
         pthread_join(pool->thread[i], NULL);
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->done);
     free(pool);
 }

@@ -213,7 +213,7 @@ static bool train_step(Run *run, Error *error) {
     if (run->step % run->steps_per_epoch == 0)
         run->epoch_score = (Score){0};
     choose_rows(run);
-    if (!intc_rt_feed(&run->train, FEED_STEP, arena, error))
+    if (!intc_rt_feed_batch(&run->train, FEED_STEP, arena, error))
         return false;
     Fixed rate = intc_rt_schedule_rate(&o->schedule, o->lr, o->warmup, run->step, run->total, run->steps_per_epoch);
     Hyper hyper = intc_rt_hyper(rate, o->momentum, o->weight_decay, o->nesterov);
@@ -299,11 +299,8 @@ static bool finish(Run *run, Error *error) {
         intc_rt_score_text(&run->validation_score, validation);
     if (o->checkpoint && !save_checkpoint(run, error))
         return false;
-    if (o->save) {
-        const struct intc_model *model = intc_rt_model_find(module, o->format, error);
-        if (!model || !intc_rt_export(run->session, model, o->save, error))
-            return false;
-    }
+    if (o->save && !intc_rt_export(run->session, o->format, o->save, error))
+        return false;
     intc_rt_log_line(&run->log, "final: %s%s%s", intc_rt_score_text(&run->epoch_score, train), validation[0] ? "; validation: " : "",
                      validation);
     intc_rt_parameters_hash(run->session, digest);
