@@ -80,6 +80,8 @@ static bool check_type(Verifier *verifier, const Value *value) {
         return complain(verifier, value->def, "%%%s at stage %s: expected an integer type, found real", name, stage);
     if (value->exponent_kind == EXPONENT_NONE)
         return complain(verifier, value->def, "%%%s: expected an exponent, found none", name);
+    if (value->exponent < INTC_EXPONENT_ZERO || value->exponent > -INTC_EXPONENT_ZERO)
+        return complain(verifier, value->def, "%%%s: exponent %d, expected at most 16384 either way", name, value->exponent);
     if (value->bound < 0 || value->bound > capacity(value->type))
         return complain(verifier, value->def, "%%%s: bound %lld does not fit %s, expected at most %lld", name, (long long)value->bound,
                         type_name(value->type), (long long)capacity(value->type));
