@@ -101,7 +101,7 @@ static inline void net_fill(Eval *eval, const Value *value, const double *real) 
     else if (value->kind == VALUE_HYPER)
         real_to_fixed(*real, tensor->mantissa, &tensor->exponent);
     else
-        tensor->exponent = reals_to_mantissas(real, n, intc_bit_length((uint64_t)value->bound) + 1, tensor->mantissa);
+        tensor->exponent = reals_to_mantissas(real, n, intc_bit_length((uint64_t)value->bound - 1) + 1, tensor->mantissa);
 }
 
 /* A batch in which the class decides which third of the inputs is large. */
