@@ -99,7 +99,7 @@ static bool pool_output(const Node *node, Diag *diag, Shape x, Shape *y, int64_t
 
 bool infer_pool(Node *node, Diag *diag) {
     Shape y;
-    int64_t places;
+    int64_t places = 0;
     if (!pool_output(node, diag, node->in[0]->shape, &y, &places))
         return false;
     infer_out(node, 0, y);
