@@ -53,7 +53,7 @@ typedef struct {
     Value **gradients;
     CalibrationSlot *slots;
     int slot_count;
-    ModelTemplate models[2];
+    ModelTemplate models[EXPORT_MODELS];
     int model_count;
     Plan plan;
 } Compilation;
@@ -120,9 +120,10 @@ static bool run_sweep(Compilation *c) {
 }
 
 static bool run_export(Compilation *c) {
-    c->model_count = 2;
-    return onnx_export_float(c->file, c->graph[INFER], &c->models[0], c->diag) &&
-           onnx_export_int8(c->file, c->graph[INFER], &c->models[1], c->diag);
+    if (!onnx_export_float(c->file, c->graph[INFER], c->models, &c->model_count, c->diag))
+        return false;
+    onnx_export_int8(c->graph[INFER], c->models, &c->model_count);
+    return true;
 }
 
 static bool run_layout(Compilation *c) {

@@ -3,6 +3,7 @@
 #define INTC_FRONTEND_H
 
 #include "ir/ir.h"
+#include "ir/template.h"
 
 typedef struct OnnxFile OnnxFile;
 
@@ -52,5 +53,15 @@ int onnx_input_count(const OnnxFile *file);
 const char *onnx_input_name(const OnnxFile *file, int index);
 int onnx_output_count(const OnnxFile *file);
 const char *onnx_output_name(const OnnxFile *file, int index);
+
+/* --- ONNX out --- */
+
+enum { EXPORT_MODELS = 3 }; /* most templates of one model */
+
+/* The model itself with places for the trained weights; what cannot be written becomes a refusal. Appends to models; false only after a
+ * diagnostic (external data that cannot be read). */
+bool onnx_export_float(const OnnxFile *file, const Graph *infer, ModelTemplate *models, int *count, Diag *diag);
+/* Integer operators, from the graph with calibrated exponents (pass_calibrate, before layout and fuse). Appends one or two templates. */
+void onnx_export_int8(const Graph *fixed, ModelTemplate *models, int *count);
 
 #endif

@@ -110,7 +110,7 @@ bool infer_pool(Node *node, Diag *diag) {
 
 bool infer_pool_grad(Node *node, Diag *diag) {
     Shape x, y;
-    int64_t places;
+    int64_t places = 0;
     if (!shape_list(node, diag, node->in[0]->shape.rank, &x) || !pool_output(node, diag, x, &y, &places))
         return false;
     if (!shape_equal(y, node->in[0]->shape))

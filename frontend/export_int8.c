@@ -1,0 +1,404 @@
+/* ONNX out, int8: the inference graph with calibrated exponents as integer operators. Before: STAGE_SCALED, before layout and fuse, every
+ * rescale of data has a slot. After: templates whose models compute, in ONNX Runtime, the bits of docs/operators.md.
+ *
+ * Two forms of a tensor: int8, and float64 that holds integer mantissas. A float64 holds 53 bits, so that products and sums of mantissas
+ * and of powers of two are exact in it, and Round is half to even: everything the integer IR does has an exact form there. Contractions are
+ * ConvInteger and MatMulInteger (int32). The first of the two templates replaces contraction, bias and rescale by QLinearConv, QGemm and
+ * QLinearMatMul, which requantise through float32: exact for accumulators up to 2^24, and beyond where the result saturates anyway, which
+ * is what its conditions ask. */
+#include "frontend/export.h"
+#include "frontend/frontend.h"
+#include "runtime/fixed.h"
+
+#include <string.h>
+
+enum { FLOAT_LEAST = -126, FLOAT_MOST = 127, SATURATING_SHIFT = 17, SHIFT_LIMIT = 100 };
+/* Accumulators with room for a bias: FIRST leaves their exponent alone. */
+#define BIASED_BOUND (((int64_t)1 << (ALIGN_BITS_32 - 1)) - 1)
+
+/* --- exponents --- */
+
+/* The slot of a real input: pass_calibrate numbers them in order of values, before the rescales. */
+static const char *input_slot(const Exporter *x, const Value *input) {
+    int number = 0;
+    for (int i = 0; i < x->graph->value_count && x->graph->values[i] != input; i++)
+        number += x->graph->values[i]->kind == VALUE_INPUT && !x->graph->values[i]->integer;
+    return arena_printf(x->arena, "calibrated.%d", number);
+}
+
+/* The parameter that a chain of permutations starts from, or NULL. */
+static const Value *permuted_param(const Value *value) {
+    while (value->kind == VALUE_NODE && (value->def->op == OP_reshape || value->def->op == OP_transpose || value->def->op == OP_reverse ||
+                                         value->def->op == OP_broadcast))
+        value = value->def->in[0];
+    return value->kind == VALUE_PARAM ? value : NULL;
+}
+
+static int node_exponent(Exporter *x, const Node *node) {
+    int constant = node_exponent_constant(node), sum = -1;
+    switch (op_info(node->op)->exponent) {
+    case RULE_SAME:
+        return ex_exponent_of(x, node->in[0]);
+    case RULE_CONST:
+        return ex_constant(x, constant);
+    case RULE_ALIGN:
+    case RULE_FIRST:
+        return ex_aligned_exponent(x, node, op_info(node->op)->exponent == RULE_FIRST);
+    case RULE_RESCALE: {
+        if (node->in_count == 2)
+            return ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_SLOT, .slot = node->in[1]->name});
+        const Value *param = permuted_param(node->in[0]);
+        if (param != NULL)
+            return ex_exponent(
+                x, (TemplateExponent){.kind = INTC_EXPONENT_MAPPED, .param = param->name, .bits = (int)attr_int(node, "bits", 8)});
+        ex_refuse(x, node, "its exponent is chosen from computed values");
+        return 0;
+    }
+    case RULE_SUM:
+        for (int i = 0; i < node->in_count; i++) {
+            int weight = node_exponent_weight(node, i), e = weight == 0 ? 0 : ex_exponent_of(x, node->in[i]);
+            if (weight == 0)
+                continue;
+            if (weight * weight != 1 || (sum < 0 && weight < 0)) {
+                ex_refuse(x, node, "%s has no int8 form", op_info(node->op)->name);
+                return 0;
+            }
+            int base = sum < 0 ? e : sum, other = sum < 0 ? ex_constant(x, 0) : e;
+            bool last = i == node->in_count - 1;
+            sum = weight > 0 ? ex_sum(x, base, other, last ? constant : 0) : ex_difference(x, base, other, last ? constant : 0);
+        }
+        return sum < 0 ? ex_constant(x, constant) : sum;
+    default:
+        ex_refuse(x, node, "%s has no int8 form", op_info(node->op)->name);
+        return 0;
+    }
+}
+
+int ex_exponent_of(Exporter *x, const Value *value) {
+    Exported *known = &x->values[value->id];
+    if (known->exponent == 0) {
+        int e;
+        if (value->kind == VALUE_INPUT)
+            e = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_SLOT, .slot = input_slot(x, value)});
+        else if (value->kind == VALUE_PARAM)
+            e = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_PARAM, .param = value->name});
+        else if (value->kind == VALUE_NODE)
+            e = node_exponent(x, value->def);
+        else
+            e = ex_constant(x, value->exponent);
+        known->exponent = e + 1;
+    }
+    return known->exponent - 1;
+}
+
+/* --- requantisation --- */
+
+static int low_of(int bits) {
+    return -(1 << (bits - 1));
+}
+
+static int high_of(int bits) {
+    return (1 << (bits - 1)) - 1;
+}
+
+/* Float64 mantissas at one exponent brought to the slot, saturated to the bits of a rescale. */
+static const char *requantised(Exporter *x, const char *wide, int from, int slot, int bits) {
+    const char *rounded = ex_round(x, wide, ex_power(x, from, slot, 0));
+    return EMIT(x, "Clip", rounded, ex_f64(x, low_of(bits)), ex_f64(x, high_of(bits)));
+}
+
+/* Limits of int8 tensors narrower than their type. */
+static const char *limited(Exporter *x, const char *narrow, int bits) {
+    return bits >= 8 ? narrow : EMIT(x, "Clip", narrow, ex_i8(x, low_of(bits)), ex_i8(x, high_of(bits)));
+}
+
+static void fits_float(Exporter *x, int exponent, const Node *node, const char *what) {
+    ex_condition(x, exponent, FLOAT_LEAST, FLOAT_MOST,
+                 arena_printf(x->arena, "%s: the exponent of its %s does not fit a float32 scale", ex_label(x, node), what));
+}
+
+/* Bias of a quantised contraction: int32 at the accumulator's exponent, which must not be raised by it. */
+static const char *quantised_bias(Exporter *x, const Node *bias, int accumulator) {
+    const Value *b = bias->in[1];
+    int e = ex_exponent_of(x, b);
+    int raise = ex_difference(x, e, accumulator, intc_bit_length((uint64_t)b->bound) + 1 - ALIGN_BITS_32);
+    ex_condition(x, raise, INTC_EXPONENT_ZERO, 0, arena_printf(x->arena, "%s: its bias does not fit the accumulator", ex_label(x, bias)));
+    if (b->kind == VALUE_PARAM)
+        return ex_param_i32(x, b, accumulator);
+    return ex_cast(x, ex_round(x, ex_wide(x, b), ex_power(x, e, accumulator, 0)), ONNX__TENSOR_PROTO__DATA_TYPE__INT32);
+}
+
+static void window_attributes(Exporter *x, Onnx__NodeProto *out, const Node *node) {
+    static const char *const names[] = {"strides", "pads", "dilations"};
+    for (int i = 0; i < 3; i++) {
+        int count;
+        const int64_t *values = attr_ints(node, names[i], &count);
+        ex_attr_ints(x, out, names[i], count, values);
+    }
+    const Shape *w = &node->in[1]->shape;
+    ex_attr_ints(x, out, "kernel_shape", w->rank - 2, w->dim + 2);
+    ex_attr_int(x, out, "group", attr_int(node, "group", 1));
+}
+
+/* An operand of a matmul with its last two dimensions in order. */
+static const char *matrix(Exporter *x, const Value *value, bool transposed) {
+    const char *name = ex_narrow(x, value);
+    if (!transposed)
+        return name;
+    int64_t perm[MAX_RANK];
+    int rank = value->shape.rank;
+    for (int i = 0; i < rank; i++)
+        perm[i] = i < rank - 2 ? i : 2 * rank - 3 - i;
+    Onnx__NodeProto *node = ex_node(x, "Transpose", EX_NAMES(name));
+    ex_attr_ints(x, node, "perm", rank, perm);
+    return ex_output(node);
+}
+
+typedef struct {
+    const Node *contraction, *bias; /* bias may be NULL */
+} Accumulation;
+
+/* conv or matmul, with or without a bias along the right axis, whose accumulator nothing else reads. */
+static bool accumulation(const Exporter *x, const Value *value, Accumulation *found) {
+    const Node *bias = value->def->op == OP_bias ? value->def : NULL;
+    const Value *acc = bias != NULL ? bias->in[0] : value;
+    if (acc->kind != VALUE_NODE || (acc->def->op != OP_conv && acc->def->op != OP_matmul))
+        return false;
+    const Node *node = acc->def;
+    if (bias != NULL && (value_uses(x->graph, acc) != 1 || acc->bound > BIASED_BOUND || attr_int(bias, "axis", 1) != 1))
+        return false;
+    if (bias != NULL && node->op == OP_matmul && (node->in[0]->shape.rank != 2 || node->in[1]->shape.rank != 2))
+        return false;
+    *found = (Accumulation){.contraction = node, .bias = bias};
+    return acc->bound <= INT32_MAX;
+}
+
+/* QLinearConv, QGemm or QLinearMatMul of what ends in the value; NULL where that form does not fit. */
+static const char *quantised(Exporter *x, const Value *value, int slot, int bits) {
+    Accumulation a;
+    if (!x->fast || !accumulation(x, value, &a))
+        return NULL;
+    const Node *node = a.contraction;
+    int ex = ex_exponent_of(x, node->in[0]), ew = ex_exponent_of(x, node->in[1]), accumulator = ex_exponent_of(x, node->out[0]);
+    fits_float(x, ex, node, "input");
+    fits_float(x, ew, node, "weight");
+    fits_float(x, accumulator, node, "accumulator");
+    fits_float(x, slot, node, "output");
+    ex_condition(x, ex_difference(x, slot, accumulator, 0), -SHIFT_LIMIT, SATURATING_SHIFT,
+                 arena_printf(x->arena, "%s: its accumulator is too large for the requantisation of ONNX Runtime", ex_label(x, node)));
+    bool conv = node->op == OP_conv, gemm = !conv && a.bias != NULL, ta = attr_int(node, "ta", 0), tb = attr_int(node, "tb", 0);
+    const char *in0 = conv || gemm ? ex_narrow(x, node->in[0]) : matrix(x, node->in[0], ta);
+    const char *in1 = conv || gemm ? ex_narrow(x, node->in[1]) : matrix(x, node->in[1], tb);
+    const char *bias = a.bias != NULL ? quantised_bias(x, a.bias, accumulator) : NULL;
+    const char *zero = ex_i8(x, 0), *sx = ex_scale32(x, ex), *sw = ex_scale32(x, ew), *sy = ex_scale32(x, slot);
+    Onnx__NodeProto *out;
+    if (gemm) {
+        out = ex_node(x, "QGemm", EX_NAMES(in0, sx, zero, in1, sw, zero, bias, sy, zero));
+        ex_attr_int(x, out, "transA", ta);
+        ex_attr_int(x, out, "transB", tb);
+    } else {
+        const char *in[] = {in0, sx, zero, in1, sw, zero, sy, zero, bias};
+        out = ex_node(x, conv ? "QLinearConv" : "QLinearMatMul", in, bias != NULL ? 9 : 8);
+        if (conv)
+            window_attributes(x, out, node);
+    }
+    return limited(x, ex_output(out), bits);
+}
+
+/* The value rescaled to the slot as an int8 tensor. Rounding and saturation are monotonic and keep 0, so that they may go before relu, clip
+ * and moves: there they meet the contraction. */
+static const char *rescaled(Exporter *x, const Value *value, int slot, int bits) {
+    const Node *node = value->kind == VALUE_NODE && value_uses(x->graph, value) == 1 ? value->def : NULL;
+    Op op = node != NULL ? node->op : OP_NONE;
+    if (op == OP_relu)
+        return EMIT(x, "Max", rescaled(x, node->in[0], slot, bits), ex_i8(x, 0));
+    if (op == OP_clip) {
+        int from = ex_exponent_of(x, node->in[0]);
+        const char *in = rescaled(x, node->in[0], slot, bits), *limits[2] = {NULL, NULL};
+        for (int i = 0; i < 2; i++) {
+            const char *limit = ex_limit(x, node, i == 0 ? "min" : "max");
+            if (limit != NULL)
+                limits[i] = ex_cast(x, requantised(x, limit, from, slot, bits), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
+        }
+        return EMIT(x, "Clip", in, limits[0] != NULL ? limits[0] : "", limits[1] != NULL ? limits[1] : "");
+    }
+    if (node != NULL && ex_is_move(op))
+        return ex_move(x, node, rescaled(x, node->in[0], slot, bits));
+    const char *direct = op == OP_conv || op == OP_matmul || op == OP_bias ? quantised(x, value, slot, bits) : NULL;
+    if (direct != NULL)
+        return direct;
+    return ex_cast(x, requantised(x, ex_wide(x, value), ex_exponent_of(x, value), slot, bits), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
+}
+
+/* --- int8 tensors --- */
+
+static int bits_of(const Value *value) {
+    return intc_bit_length((uint64_t)(value->bound > 0 ? value->bound - 1 : 0)) + 1;
+}
+
+static const char *narrow_input(Exporter *x, const Value *value) {
+    int slot = ex_exponent_of(x, value);
+    const char *scale = ex_scale32(x, slot), *zero = ex_i8(x, 0);
+    const char *name = EMIT(x, "QuantizeLinear", value->onnx_name != NULL ? value->onnx_name : value->name, scale, zero);
+    return limited(x, name, bits_of(value));
+}
+
+static const char *narrow_const(Exporter *x, const Value *value) {
+    int64_t n = shape_elements(value->shape);
+    int8_t *bytes = arena_alloc(x->arena, (size_t)n, 1);
+    for (int64_t i = 0; i < n; i++)
+        bytes[i] = (int8_t)value->mantissa[i];
+    return ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT8, value->shape, bytes, (size_t)n);
+}
+
+/* Moves of a parameter commute with mapping it to 8 bits. */
+static const char *moved_param(Exporter *x, const Value *value, int bits) {
+    if (value->kind == VALUE_PARAM)
+        return ex_param_i8(x, value, bits);
+    return ex_move(x, value->def, moved_param(x, value->def->in[0], bits));
+}
+
+static const char *narrow_rescale(Exporter *x, const Node *node) {
+    int bits = (int)attr_int(node, "bits", 8);
+    if (node->in_count == 2)
+        return rescaled(x, node->in[0], ex_exponent_of(x, node->out[0]), bits);
+    if (permuted_param(node->in[0]) != NULL)
+        return moved_param(x, node->in[0], bits);
+    return ex_refuse(x, node, "its exponent is chosen from computed values");
+}
+
+static const char *narrow_node(Exporter *x, const Node *node) {
+    if (node->op == OP_rescale)
+        return narrow_rescale(x, node);
+    if (ex_is_move(node->op))
+        return ex_move(x, node, ex_narrow(x, node->in[0]));
+    if (node->op == OP_relu)
+        return EMIT(x, "Max", ex_narrow(x, node->in[0]), ex_i8(x, 0));
+    return ex_cast(x, ex_operator(x, node), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
+}
+
+const char *ex_narrow(Exporter *x, const Value *value) {
+    Exported *known = &x->values[value->id];
+    if (known->narrow != NULL)
+        return known->narrow;
+    if (value->type != T_I8 || value->integer)
+        known->narrow = ex_refuse(x, value->def, "a tensor of %s where int8 is needed", type_name(value->type));
+    else if (value->kind == VALUE_INPUT)
+        known->narrow = narrow_input(x, value);
+    else if (value->kind == VALUE_CONST)
+        known->narrow = narrow_const(x, value);
+    else if (value->kind == VALUE_NODE)
+        known->narrow = narrow_node(x, value->def);
+    else
+        known->narrow = ex_refuse(x, NULL, "'%s' is not mapped to 8 bits", value->name);
+    return known->narrow;
+}
+
+/* --- float64 tensors of mantissas --- */
+
+static const char *wide_const(Exporter *x, const Value *value) {
+    int64_t n = shape_elements(value->shape);
+    double *reals = arena_alloc(x->arena, (size_t)n, sizeof *reals);
+    for (int64_t i = 0; i < n; i++)
+        reals[i] = (double)value->mantissa[i];
+    return ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE, value->shape, reals, (size_t)n * sizeof *reals);
+}
+
+static const char *wide_input(Exporter *x, const Value *value) {
+    int slot = ex_exponent_of(x, value);
+    const char *real = ex_cast(x, value->onnx_name != NULL ? value->onnx_name : value->name, ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
+    return requantised(x, real, ex_constant(x, 0), slot, bits_of(value));
+}
+
+/* int32 accumulators. */
+static const char *contraction(Exporter *x, const Node *node) {
+    if (node->out[0]->bound > INT32_MAX)
+        return ex_refuse(x, node, "its accumulator needs more than 32 bits");
+    if (node->op == OP_matmul)
+        return EMIT(x, "MatMulInteger", matrix(x, node->in[0], attr_int(node, "ta", 0)), matrix(x, node->in[1], attr_int(node, "tb", 0)));
+    Onnx__NodeProto *out = ex_node(x, "ConvInteger", EX_NAMES(ex_narrow(x, node->in[0]), ex_narrow(x, node->in[1])));
+    window_attributes(x, out, node);
+    return ex_output(out);
+}
+
+static const char *wide_node(Exporter *x, const Node *node) {
+    if (node->op == OP_conv || node->op == OP_matmul)
+        return ex_cast(x, contraction(x, node), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
+    if (node->op == OP_rescale && node->in_count == 2)
+        return requantised(x, ex_wide(x, node->in[0]), ex_exponent_of(x, node->in[0]), ex_exponent_of(x, node->out[0]),
+                           (int)attr_int(node, "bits", 8));
+    if (node->op == OP_rescale)
+        return ex_refuse(x, node, "its exponent is chosen from computed values");
+    return ex_operator(x, node);
+}
+
+const char *ex_wide(Exporter *x, const Value *value) {
+    Exported *known = &x->values[value->id];
+    if (known->wide != NULL)
+        return known->wide;
+    if (value->integer)
+        known->wide = ex_refuse(x, value->def, "integer tensors such as '%s' have no int8 form", value->name);
+    else if (value->type == T_I8)
+        known->wide = ex_cast(x, ex_narrow(x, value), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
+    else if (value->kind == VALUE_INPUT)
+        known->wide = wide_input(x, value);
+    else if (value->kind == VALUE_CONST)
+        known->wide = wide_const(x, value);
+    else if (value->kind == VALUE_PARAM)
+        known->wide = ex_cast(x, ex_param_i32(x, value, -1), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
+    else if (value->kind == VALUE_NODE)
+        known->wide = wide_node(x, value->def);
+    else
+        known->wide = ex_refuse(x, NULL, "'%s' has no int8 form", value->name);
+    if (value->kind == VALUE_NODE && ex_bits(x, value) == 0)
+        known->wide = ex_refuse(x, value->def, "its values may need more than 53 bits");
+    return known->wide;
+}
+
+/* --- the model --- */
+
+static void declare_inputs(Exporter *x) {
+    for (int i = 0; i < x->graph->value_count; i++) {
+        const Value *value = x->graph->values[i];
+        if (value->kind == VALUE_INPUT && (x->values[i].narrow != NULL || x->values[i].wide != NULL))
+            ex_input(x, value->onnx_name != NULL ? value->onnx_name : value->name, value->shape);
+    }
+}
+
+static void declare_output(Exporter *x, const Output *output) {
+    const Value *value = output->value;
+    int e = ex_exponent_of(x, value);
+    Onnx__NodeProto *node;
+    if (value->type == T_I8) {
+        const char *in = ex_narrow(x, value), *scale = ex_scale32(x, e), *zero = ex_i8(x, 0);
+        node = ex_node(x, "DequantizeLinear", EX_NAMES(in, scale, zero));
+    } else {
+        const char *whole = ex_cast(x, ex_wide(x, value), ONNX__TENSOR_PROTO__DATA_TYPE__INT64);
+        node = ex_node(x, "Mul", EX_NAMES(ex_cast(x, whole, ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT), ex_scale32(x, e)));
+    }
+    node->output[0] = arena_strdup(x->arena, output->name);
+    ex_model_output(x, output->name, value->shape);
+}
+
+static void export_form(const Graph *fixed, bool fast, ModelTemplate *model) {
+    Exporter x = {.arena = fixed->arena, .graph = fixed, .fast = fast};
+    x.values = arena_alloc(x.arena, (size_t)fixed->value_count, sizeof *x.values);
+    for (int i = 0; i < fixed->output_count; i++)
+        if (fixed->outputs[i].role == ROLE_PREDICTION)
+            declare_output(&x, &fixed->outputs[i]);
+    declare_inputs(&x);
+    if (x.outputs.count == 0)
+        ex_refuse(&x, NULL, "the model has no output besides its loss");
+    ex_finish(&x, "int8", model);
+}
+
+void onnx_export_int8(const Graph *fixed, ModelTemplate *models, int *count) {
+    ModelTemplate *fast = &models[*count], *plain = &models[*count + 1];
+    export_form(fixed, true, fast);
+    export_form(fixed, false, plain);
+    *count += 1;
+    if (fast->refusal != NULL || fast->condition_count == 0)
+        return;
+    if (plain->refusal == NULL)
+        *count += 1;
+}

@@ -1,0 +1,454 @@
+/* ONNX out, int8: operators on float64 tensors that hold integer mantissas, and moves of any tensor. Before: an operator of the inference
+ * graph whose inputs can be exported. After: nodes that compute output 0 exactly as docs/operators.md says; every intermediate result is an
+ * integer below 2^53 or a power-of-two multiple of one. */
+#include "frontend/export.h"
+#include "ir/tables.h"
+#include "runtime/fixed.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Log2 e and ln 2, 30 fraction bits: docs/operators.md, "Rows". */
+enum { LOG2E = 1549082005, LN2 = 744261118 };
+
+static const char *power_of_two(Exporter *x, int exponent) {
+    return ex_f64(x, ldexp(1.0, exponent));
+}
+
+const char *ex_round(Exporter *x, const char *in, const char *factor) {
+    return EMIT(x, "Round", EMIT(x, "Mul", in, factor));
+}
+
+static const char *floor_of(Exporter *x, const char *in, int shift) {
+    return EMIT(x, "Floor", EMIT(x, "Mul", in, power_of_two(x, -shift)));
+}
+
+static const char *to_double(Exporter *x, const char *in) {
+    return ex_cast(x, in, ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
+}
+
+/* --- exponents of sums --- */
+
+static int ceil_log2(int64_t n) {
+    return intc_bit_length((uint64_t)(n - 1));
+}
+
+int ex_aligned_exponent(Exporter *x, const Node *node, bool first) {
+    int g = node->op == OP_concat ? 0 : ceil_log2(node->in_count), least = -1, most = -1;
+    for (int i = 0; i < node->in_count; i++) {
+        int e = ex_exponent_of(x, node->in[i]);
+        int top = ex_sum(x, e, ex_constant(x, 0), intc_bit_length((uint64_t)node->in[i]->bound) + g - node_align_bits(node));
+        least = i == 0 ? e : first ? least : ex_smaller(x, least, e);
+        most = i == 0 ? top : ex_larger(x, most, top);
+    }
+    return ex_larger(x, least, most);
+}
+
+/* Input i at the exponent of the output. */
+static const char *aligned(Exporter *x, const Node *node, int i) {
+    int from = ex_exponent_of(x, node->in[i]), to = ex_exponent_of(x, node->out[0]);
+    const char *wide = ex_wide(x, node->in[i]);
+    return from == to ? wide : ex_round(x, wide, ex_power(x, from, to, 0));
+}
+
+/* --- bounds --- */
+
+enum { EXACT_BITS = 53, SLOPE_BITS = 24 };
+
+/* The terms of a sum stay within the bits, or the model's conditions fail. Static bounds of sums allow for terms of very different
+ * exponents. */
+static int sum_bits(Exporter *x, const Node *sum, int bits) {
+    int e = ex_exponent_of(x, sum->out[0]), term = bits - (sum->op == OP_concat ? 0 : ceil_log2(sum->in_count));
+    for (int i = 0; i < sum->in_count; i++) {
+        int own = ex_bits(x, sum->in[i]);
+        if (own == 0)
+            return 0;
+        ex_condition(x, ex_difference(x, ex_exponent_of(x, sum->in[i]), e, 0), INTC_EXPONENT_ZERO, term - own,
+                     arena_printf(x->arena, "%s: its terms differ too much for exact arithmetic in float64", ex_label(x, sum)));
+    }
+    return bits;
+}
+
+static bool is_sum(const Value *value) {
+    ExponentRule rule = value->kind == VALUE_NODE ? op_info(value->def->op)->exponent : RULE_NONE;
+    return (rule == RULE_ALIGN || rule == RULE_FIRST) && value->def->op != OP_weighted_sum;
+}
+
+static int node_bits(Exporter *x, const Node *node) {
+    const Value *in = node->in[0];
+    if (node->op == OP_relu || node->op == OP_clip || node->op == OP_neg || ex_is_move(node->op))
+        return ex_bits(x, in);
+    if (is_sum(node->out[0]))
+        return sum_bits(x, node, EXACT_BITS);
+    if (node->op != OP_leaky_relu || fabs(attr_real(node, "alpha", 0)) > 1)
+        return 0;
+    int own = ex_bits(x, in);
+    if (own > 0 && own + SLOPE_BITS <= EXACT_BITS)
+        return own + SLOPE_BITS;
+    return is_sum(in) && sum_bits(x, in->def, EXACT_BITS - 1 - SLOPE_BITS) > 0 ? EXACT_BITS - 1 : 0;
+}
+
+int ex_bits(Exporter *x, const Value *value) {
+    Exported *known = &x->values[value->id];
+    if (known->bits == 0) {
+        int bits = intc_bit_length((uint64_t)value->bound);
+        known->bits = 1 + (bits <= EXACT_BITS ? bits : value->kind == VALUE_NODE ? node_bits(x, value->def) : 0);
+    }
+    return known->bits - 1;
+}
+
+/* --- moves --- */
+
+bool ex_is_move(Op op) {
+    return op == OP_reshape || op == OP_transpose || op == OP_slice || op == OP_pad || op == OP_reverse || op == OP_broadcast ||
+           op == OP_maxpool;
+}
+
+static const char *reshaped(Exporter *x, const char *in, Shape shape) {
+    return EMIT(x, "Reshape", in, ex_i64s(x, shape.rank, shape.dim));
+}
+
+static const char *slice(Exporter *x, const Node *node, const char *in) {
+    int n;
+    const int64_t *starts = attr_ints(node, "starts", &n), *steps = attr_ints(node, "steps", &n);
+    const Shape *out = &node->out[0]->shape;
+    int64_t ends[MAX_RANK], axes[MAX_RANK];
+    for (int i = 0; i < n; i++) {
+        ends[i] = out->dim[i] == 0 ? starts[i] : starts[i] + (out->dim[i] - 1) * steps[i] + 1;
+        axes[i] = i;
+    }
+    return EMIT(x, "Slice", in, ex_i64s(x, n, starts), ex_i64s(x, n, ends), ex_i64s(x, n, axes), ex_i64s(x, n, steps));
+}
+
+static const char *pad(Exporter *x, const Node *node, const char *in) {
+    int n;
+    const int64_t *low = attr_ints(node, "low", &n), *high = attr_ints(node, "high", &n), *interior = attr_ints(node, "interior", &n);
+    int64_t pads[2 * MAX_RANK];
+    for (int i = 0; i < n; i++) {
+        if (interior[i] != 0)
+            return ex_refuse(x, node, "padding between elements has no int8 form");
+        pads[i] = low[i];
+        pads[n + i] = high[i];
+    }
+    return EMIT(x, "Pad", in, ex_i64s(x, 2 * n, pads));
+}
+
+static const char *reverse(Exporter *x, const Node *node, const char *in) {
+    int n;
+    const int64_t *axes = attr_ints(node, "axes", &n);
+    int64_t starts[MAX_RANK], ends[MAX_RANK], steps[MAX_RANK];
+    for (int i = 0; i < n; i++) {
+        starts[i] = INT32_MAX;
+        ends[i] = INT64_MIN + 1;
+        steps[i] = -1;
+    }
+    return EMIT(x, "Slice", in, ex_i64s(x, n, starts), ex_i64s(x, n, ends), ex_i64s(x, n, axes), ex_i64s(x, n, steps));
+}
+
+/* True if some window of the pool lies wholly in the padding along a dimension. */
+static bool empty_window(const Node *node) {
+    int n;
+    const int64_t *kernel = attr_ints(node, "kernel", &n), *strides = attr_ints(node, "strides", &n), *pads = attr_ints(node, "pads", &n);
+    const int64_t *dilations = attr_ints(node, "dilations", &n);
+    for (int d = 0; d < node->in[0]->shape.rank - 2; d++)
+        for (int64_t p = 0; p < node->out[0]->shape.dim[d + 2]; p++) {
+            bool any = false;
+            for (int64_t k = 0; k < kernel[d]; k++) {
+                int64_t at = p * strides[d] - pads[d] + k * dilations[d];
+                any = any || (at >= 0 && at < node->in[0]->shape.dim[d + 2]);
+            }
+            if (!any)
+                return true;
+        }
+    return false;
+}
+
+static void window_attributes(Exporter *x, Onnx__NodeProto *out, const Node *node) {
+    static const char *const names[][2] = {
+        {"kernel", "kernel_shape"}, {"strides", "strides"}, {"pads", "pads"}, {"dilations", "dilations"}};
+    for (int i = 0; i < 4; i++) {
+        int count;
+        const int64_t *values = attr_ints(node, names[i][0], &count);
+        ex_attr_ints(x, out, names[i][1], count, values);
+    }
+}
+
+static const char *maxpool(Exporter *x, const Node *node, const char *in) {
+    if (empty_window(node))
+        return ex_refuse(x, node, "a window lies wholly in the padding");
+    Onnx__NodeProto *out = ex_node(x, "MaxPool", EX_NAMES(in));
+    window_attributes(x, out, node);
+    return ex_output(out);
+}
+
+const char *ex_move(Exporter *x, const Node *node, const char *in) {
+    const Shape *shape = &node->out[0]->shape;
+    int n;
+    switch (node->op) {
+    case OP_reshape:
+        return reshaped(x, in, *shape);
+    case OP_transpose: {
+        const int64_t *perm = attr_ints(node, "perm", &n);
+        Onnx__NodeProto *out = ex_node(x, "Transpose", EX_NAMES(in));
+        ex_attr_ints(x, out, "perm", n, perm);
+        return ex_output(out);
+    }
+    case OP_slice:
+        return slice(x, node, in);
+    case OP_pad:
+        return pad(x, node, in);
+    case OP_reverse:
+        return reverse(x, node, in);
+    case OP_broadcast:
+        return EMIT(x, "Expand", in, ex_i64s(x, shape->rank, shape->dim));
+    case OP_maxpool:
+        return maxpool(x, node, in);
+    default:
+        internal_error("%s is no move", op_info(node->op)->name);
+    }
+}
+
+/* --- pointwise --- */
+
+const char *ex_limit(Exporter *x, const Node *node, const char *name) {
+    if (attr_find(node, name) == NULL || isinf(attr_real(node, name, 0)))
+        return NULL;
+    const char *factor = ex_power(x, ex_constant(x, 0), ex_exponent_of(x, node->in[0]), 0);
+    return ex_round(x, ex_f64(x, attr_real(node, name, 0)), factor);
+}
+
+static const char *clip(Exporter *x, const Node *node) {
+    const char *in = ex_wide(x, node->in[0]), *low = ex_limit(x, node, "min"), *high = ex_limit(x, node, "max");
+    return EMIT(x, "Clip", in, low != NULL ? low : "", high != NULL ? high : "");
+}
+
+static const char *bias(Exporter *x, const Node *node) {
+    Shape shape = {.rank = node->out[0]->shape.rank};
+    for (int i = 0; i < shape.rank; i++)
+        shape.dim[i] = i == attr_int(node, "axis", 1) ? node->in[1]->shape.dim[0] : 1;
+    const char *in = aligned(x, node, 0);
+    return EMIT(x, "Add", in, reshaped(x, aligned(x, node, 1), shape));
+}
+
+/* a · 2^30 / b is a float64 quotient of integers below 2^46 and 2^16: its distance from a tie, if it is none, is beyond its rounding. */
+static const char *divide(Exporter *x, const Node *node) {
+    const char *a = ex_wide(x, node->in[0]), *b = ex_wide(x, node->in[1]), *zero = ex_f64(x, 0);
+    const char *none = EMIT(x, "Equal", b, zero);
+    const char *safe = EMIT(x, "Where", none, ex_f64(x, 1), b);
+    const char *quotient = EMIT(x, "Round", EMIT(x, "Div", EMIT(x, "Mul", a, power_of_two(x, 30)), safe));
+    const char *most = EMIT(x, "Mul", EMIT(x, "Sign", a), ex_f64(x, (double)node->out[0]->bound));
+    return EMIT(x, "Where", none, most, quotient);
+}
+
+static const char *leaky(Exporter *x, const Node *node) {
+    double slope = nearbyint(ldexp(attr_real(node, "alpha", 0), 24));
+    const char *in = ex_wide(x, node->in[0]);
+    const char *negative = EMIT(x, "Less", in, ex_f64(x, 0));
+    return EMIT(x, "Mul", in, EMIT(x, "Where", negative, ex_f64(x, slope), power_of_two(x, 24)));
+}
+
+/* --- function tables --- */
+
+static const char *doubles(Exporter *x, const double *values, int count) {
+    Shape shape = {.rank = 1, .dim = {count}};
+    return ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE, shape, values, (size_t)count * sizeof *values);
+}
+
+static const char *gathered(Exporter *x, const char *table, const char *index) {
+    return EMIT(x, "Gather", table, ex_cast(x, index, ONNX__TENSOR_PROTO__DATA_TYPE__INT64));
+}
+
+/* T[u >> bits] + ((T[(u >> bits) + 1] - T[u >> bits]) · (u mod 2^bits) + half) >> bits, for u in [0, intervals · 2^bits]. */
+static const char *interpolated(Exporter *x, const int32_t *table, int intervals, int bits, const char *u) {
+    double value[TABLE_INTERVALS + 1], step[TABLE_INTERVALS + 1];
+    for (int i = 0; i <= intervals; i++) {
+        value[i] = table[i];
+        step[i] = i < intervals ? table[i + 1] - table[i] : 0;
+    }
+    const char *i = floor_of(x, u, bits);
+    const char *rest = EMIT(x, "Sub", u, EMIT(x, "Mul", i, power_of_two(x, bits)));
+    const char *rise = EMIT(x, "Mul", gathered(x, doubles(x, step, intervals + 1), i), rest);
+    const char *part = floor_of(x, EMIT(x, "Add", rise, power_of_two(x, bits - 1)), bits);
+    return EMIT(x, "Add", gathered(x, doubles(x, value, intervals + 1), i), part);
+}
+
+/* sigmoid (d = 4) and tanh (d = 3): |x| in [0, 2^d), then the symmetry. */
+static const char *function(Exporter *x, const Node *node) {
+    bool is_sigmoid = node->op == OP_sigmoid;
+    int domain = is_sigmoid ? 4 : 3;
+    const char *in = ex_wide(x, node->in[0]);
+    const char *u = ex_round(x, EMIT(x, "Abs", in), ex_power(x, ex_exponent_of(x, node->in[0]), -1, 16));
+    u = EMIT(x, "Min", u, ex_f64(x, ldexp(1.0, domain + 16) - 1));
+    const char *y = interpolated(x, is_sigmoid ? table_sigmoid : table_tanh, TABLE_INTERVALS, domain + 6, u);
+    const char *mirrored = is_sigmoid ? EMIT(x, "Sub", power_of_two(x, 15), y) : EMIT(x, "Neg", y);
+    return EMIT(x, "Where", EMIT(x, "Less", in, ex_f64(x, 0)), mirrored, y);
+}
+
+/* --- reductions --- */
+
+static const char *summed(Exporter *x, const char *in, int count, const int64_t *axes, bool keep) {
+    Onnx__NodeProto *out = ex_node(x, "ReduceSum", EX_NAMES(in, ex_i64s(x, count, axes)));
+    ex_attr_int(x, out, "keepdims", keep);
+    return ex_output(out);
+}
+
+static const char *reduce_sum(Exporter *x, const Node *node) {
+    int n;
+    const int64_t *axes = attr_ints(node, "axes", &n);
+    const char *in = ex_wide(x, node->in[0]);
+    return n == 0 ? in : summed(x, in, n, axes, attr_int(node, "keepdims", 1));
+}
+
+/* A convolution of each channel with ones. */
+static const char *sumpool(Exporter *x, const Node *node) {
+    const Value *in = node->in[0];
+    int n;
+    const int64_t *kernel = attr_ints(node, "kernel", &n);
+    int64_t channels = in->shape.dim[1];
+    Shape shape = {.rank = n + 2, .dim = {channels, 1}};
+    memcpy(shape.dim + 2, kernel, (size_t)n * sizeof *kernel);
+    size_t count = (size_t)shape_elements(shape);
+    int8_t *ones = arena_alloc(x->arena, count, 1);
+    memset(ones, 1, count);
+    const char *weight = ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT8, shape, ones, count);
+    if (node->out[0]->bound > INT32_MAX)
+        return ex_refuse(x, node, "its sums need more than 32 bits");
+    Onnx__NodeProto *out = ex_node(x, "ConvInteger", EX_NAMES(ex_narrow(x, in), weight));
+    window_attributes(x, out, node);
+    ex_attr_int(x, out, "group", channels);
+    return to_double(x, ex_output(out));
+}
+
+/* --- rows --- */
+
+typedef struct {
+    const char *below; /* largest element minus each */
+    const char *terms; /* 2^-(below · log2 e), 31 fraction bits */
+    const char *sum;   /* of a row */
+} Row;
+
+static const char *largest(Exporter *x, const char *in, int64_t axis) {
+    Onnx__NodeProto *out = ex_node(x, "ReduceMax", EX_NAMES(in));
+    ex_attr_ints(x, out, "axes", 1, &axis);
+    ex_attr_int(x, out, "keepdims", 1);
+    return ex_output(out);
+}
+
+static Row row(Exporter *x, const Node *node) {
+    enum { MOST = 40 };
+    int64_t axis = attr_int(node, "axis", 0);
+    const char *in = ex_wide(x, node->in[0]);
+    Row r = {.below = EMIT(x, "Sub", largest(x, in, axis), in)};
+    const char *scaled = EMIT(x, "Mul", r.below, ex_f64(x, LOG2E));
+    const char *t = ex_round(x, scaled, ex_power(x, ex_exponent_of(x, node->in[0]), -1, -14));
+    t = EMIT(x, "Min", t, ex_f64(x, MOST * 65536.0));
+    const char *i = floor_of(x, t, 16);
+    const char *fraction = EMIT(x, "Sub", t, EMIT(x, "Mul", i, power_of_two(x, 16)));
+    const char *v = interpolated(x, table_exp2, TABLE_ROW - 2, 8, EMIT(x, "Sub", power_of_two(x, 16), fraction));
+    double shift[MOST + 1];
+    for (int k = 0; k <= MOST; k++)
+        shift[k] = ldexp(1.0, 14 - k);
+    r.terms = EMIT(x, "Floor", EMIT(x, "Mul", v, gathered(x, doubles(x, shift, MOST + 1), i)));
+    r.sum = summed(x, r.terms, 1, &axis, true);
+    return r;
+}
+
+/* floor((n · 2^15 + floor(S / 2)) / S): below 2^46, so that no quotient rounds up to an integer. */
+static const char *softmax(Exporter *x, const Node *node) {
+    Row r = row(x, node);
+    const char *up = EMIT(x, "Add", EMIT(x, "Mul", r.terms, power_of_two(x, 15)), floor_of(x, r.sum, 1));
+    return EMIT(x, "Floor", EMIT(x, "Div", up, r.sum));
+}
+
+/* Bit length of positive integers below 2^52: how many powers of two they reach. */
+static const char *bit_length(Exporter *x, const char *in, int rank) {
+    enum { MOST = 52 };
+    double powers[MOST];
+    for (int k = 0; k < MOST; k++)
+        powers[k] = ldexp(1.0, k);
+    int64_t last = rank;
+    const char *column = EMIT(x, "Unsqueeze", in, ex_i64s(x, 1, &last));
+    const char *reached = to_double(x, EMIT(x, "GreaterOrEqual", column, doubles(x, powers, MOST)));
+    return summed(x, reached, 1, &last, false);
+}
+
+static const char *log_softmax(Exporter *x, const Node *node) {
+    enum { MOST = 52 };
+    Row r = row(x, node);
+    const char *length = bit_length(x, r.sum, node->in[0]->shape.rank);
+    double shift[MOST + 1];
+    for (int b = 0; b <= MOST; b++)
+        shift[b] = ldexp(1.0, 17 - b);
+    const char *seventeen = EMIT(x, "Floor", EMIT(x, "Mul", r.sum, gathered(x, doubles(x, shift, MOST + 1), length)));
+    const char *l = interpolated(x, table_log2, TABLE_ROW - 2, 8, EMIT(x, "Sub", seventeen, power_of_two(x, 16)));
+    const char *whole = EMIT(x, "Mul", EMIT(x, "Sub", length, ex_f64(x, 32)), power_of_two(x, 16));
+    const char *lambda = ex_round(x, EMIT(x, "Mul", EMIT(x, "Add", whole, l), ex_f64(x, LN2)), power_of_two(x, -30));
+    const char *z = ex_round(x, r.below, ex_power(x, ex_exponent_of(x, node->in[0]), -1, 16));
+    z = EMIT(x, "Min", z, power_of_two(x, 30));
+    return EMIT(x, "Neg", EMIT(x, "Add", z, lambda));
+}
+
+/* --- all --- */
+
+static const char *concat(Exporter *x, const Node *node) {
+    const char **in = arena_alloc(x->arena, (size_t)node->in_count, sizeof *in);
+    for (int i = 0; i < node->in_count; i++)
+        in[i] = aligned(x, node, i);
+    Onnx__NodeProto *out = ex_node(x, "Concat", in, node->in_count);
+    ex_attr_int(x, out, "axis", attr_int(node, "axis", 0));
+    return ex_output(out);
+}
+
+static const char *mul_const(Exporter *x, const Node *node) {
+    int64_t mantissa;
+    int exponent;
+    real_to_fixed(attr_real(node, "value", 1), &mantissa, &exponent);
+    return EMIT(x, "Mul", ex_wide(x, node->in[0]), ex_f64(x, (double)mantissa));
+}
+
+static const char *binary(Exporter *x, const Node *node, const char *type, bool align) {
+    const char *a = align ? aligned(x, node, 0) : ex_wide(x, node->in[0]);
+    return EMIT(x, type, a, align ? aligned(x, node, 1) : ex_wide(x, node->in[1]));
+}
+
+const char *ex_operator(Exporter *x, const Node *node) {
+    if (ex_is_move(node->op))
+        return ex_move(x, node, ex_wide(x, node->in[0]));
+    switch (node->op) {
+    case OP_bias:
+        return bias(x, node);
+    case OP_add:
+        return binary(x, node, "Add", true);
+    case OP_sub:
+        return binary(x, node, "Sub", true);
+    case OP_mul:
+        return binary(x, node, "Mul", false);
+    case OP_div:
+        return divide(x, node);
+    case OP_mul_const:
+        return mul_const(x, node);
+    case OP_neg:
+        return EMIT(x, "Neg", ex_wide(x, node->in[0]));
+    case OP_relu:
+        return EMIT(x, "Relu", ex_wide(x, node->in[0]));
+    case OP_leaky_relu:
+        return leaky(x, node);
+    case OP_clip:
+        return clip(x, node);
+    case OP_sigmoid:
+    case OP_tanh:
+        return function(x, node);
+    case OP_reduce_sum:
+        return reduce_sum(x, node);
+    case OP_sumpool:
+        return sumpool(x, node);
+    case OP_softmax:
+        return softmax(x, node);
+    case OP_log_softmax:
+        return log_softmax(x, node);
+    case OP_concat:
+        return concat(x, node);
+    default:
+        return ex_refuse(x, node, "%s has no int8 form", op_info(node->op)->name);
+    }
+}
