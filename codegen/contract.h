@@ -1,0 +1,122 @@
+/* Inside the contraction emitters: one mechanism for matmul, convolution and their gradients.
+ *
+ * A product is C[row][column] = sum over K of A[row][k] * B[k][column] on staged operands. K runs in groups of `quad` elements, what one
+ * dot instruction takes. The row operand is staged so that a group is `quad` adjacent elements; its address is that of the row plus a
+ * compile-time offset of the group (a window of a padded image is such an operand without copies). The column operand is packed in panels
+ * of 16 columns, [panel][group][16][quad]. A tile of rows times panels is kept in registers over all of K.
+ *
+ * Where the dot instruction takes unsigned rows (VNNI), rows are staged plus 128 and 128 times the column's sum is taken off: sums wrap, so
+ * this is exact. Loads may read up to 63 bytes past an operand: scratch lies behind all values, and what is read there meets zero weights
+ * or lands in columns that are not stored. */
+#ifndef INTC_CODEGEN_CONTRACT_H
+#define INTC_CODEGEN_CONTRACT_H
+
+#include "codegen/emit.h"
+
+enum { PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 32, SLOTS = 16, SLACK = 64 };
+/* 131071 products of at most 128 * 128 fit in an i32. */
+enum { MAX_I32_TERMS = 131071 };
+
+typedef enum { DOT_VNNI512, DOT_VNNI256, DOT_MADD512, DOT_MADD256, DOT_MADD128, DOT_GENERIC } DotKind;
+
+typedef struct {
+    DotKind kind;
+    int quad;         /* elements of K in a group */
+    int bytes;        /* of a staged element */
+    int lanes;        /* i32 lanes of a vector */
+    int accumulators; /* vectors that fit in registers beside the operands */
+    bool biased;      /* rows are staged plus 128 */
+} Dot;
+
+Dot dot_for(const Codegen *cg);
+/* Bytes of one group. */
+int64_t dot_group(const Dot *dot);
+/* acc + dot of the groups in a (all lanes the same) and b. */
+LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
+LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot);
+/* A vector of column groups at `address`. */
+LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address);
+/* The row operand with all elements `value` (in staged form, 0 to 255 where biased). */
+LLVMValueRef dot_splat(Codegen *cg, const Dot *dot, int64_t value);
+
+/* --- small helpers --- */
+
+LLVMValueRef byte_at(Codegen *cg, LLVMValueRef base, LLVMValueRef offset);
+LLVMValueRef byte_at_const(Codegen *cg, LLVMValueRef base, int64_t offset);
+LLVMValueRef load_bytes(Codegen *cg, LLVMTypeRef type, LLVMValueRef address, unsigned align);
+void store_bytes(Codegen *cg, LLVMValueRef x, LLVMValueRef address, unsigned align);
+int64_t round_up(int64_t x, int64_t unit);
+int64_t panel_count(int64_t columns);
+
+/* --- products --- */
+
+/* One dimension of the rows or of K: `a` bytes of the row operand and `c` elements of the result a step. */
+typedef struct {
+    int64_t count, a, c;
+} Axis;
+
+typedef struct {
+    Axis row[MAX_AXES];
+    int rows;
+    Axis k[MAX_AXES]; /* groups, outermost first; c unused */
+    int ks;
+    const int64_t *table; /* the offsets of the groups where ks is 0 */
+    const char *name;     /* unique in the module */
+    int64_t groups;       /* of a whole panel; K may be a part of it */
+    int64_t columns;      /* stored; the panels are padded to 16 */
+    int64_t column_stride, panel_stride;
+    Type type;       /* of the result */
+    bool accumulate; /* adds to the result */
+    bool exclusive;  /* one tile alone stores a row; else tiles may overlap and store the same */
+    bool init;       /* accumulators start from a vector of the panel */
+} Product;
+
+/* The code of a product: functions that compute one block of panels for a range of row tiles. */
+typedef struct {
+    Dot dot;
+    int64_t blocks; /* main blocks, and one last block if last is not NULL */
+    LLVMValueRef main, last;
+    int64_t main_tiles, last_tiles;       /* tiles of the axis that a range splits */
+    int64_t block_b, block_init, block_c; /* bytes from one main block to the next */
+} ProductCode;
+
+/* offsets[0] is 0. Describes offsets as nested equal steps where possible (ks > 0), else as a table. */
+void product_groups(Product *product, const int64_t *offsets, int64_t count);
+ProductCode product_new(Codegen *cg, const Dot *dot, const Product *product);
+int64_t product_blocks(const ProductCode *code);
+/* Into how many parts the rows of a block can be split. */
+int64_t product_parts(const ProductCode *code);
+/* Computes block `block` (i64), part `part` of `parts` of its rows. init may be NULL. */
+void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c,
+                  LLVMValueRef block, LLVMValueRef part, int64_t parts);
+
+/* --- staging and packing --- */
+
+/* The column operand before packing: lane l of group g of column n is the byte at lanes[g * quad + l] + n * column_stride (-1: zero), or,
+ * without lanes, at (g * quad + l) * k_stride + n * column_stride, zero from k on. */
+typedef struct {
+    int64_t groups, columns, column_stride;
+    const int64_t *lanes;
+    int64_t k, k_stride;
+    const char *name; /* unique in the module */
+} Columns;
+
+int64_t panel_bytes(const Dot *dot, int64_t groups);
+/* Packs one panel; init (may be NULL) receives -128 * sum of each column where rows are biased. */
+void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
+                LLVMValueRef init);
+/* Sums of the 16 columns of a panel, as PANEL / lanes vectors. */
+void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums);
+
+/* n i8 elements to staged row elements. */
+void stage_run(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, int64_t n);
+/* One staged row element from an i8. */
+void stage_one(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to);
+/* quad runs of n elements, interleaved; valid (may be NULL): i1 each, false gives zero. rows: staged as rows, else as columns. Touches
+ * exactly n elements of each. */
+void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to, int64_t n,
+                       bool rows);
+/* Fills bytes of staged rows with the staged zero. */
+void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes);
+
+#endif

@@ -1,0 +1,346 @@
+/* conv and conv_dgrad: each task stages one padded image at a time and runs products over windows of it. Both are the same walk: dgrad
+ * splits the result by its position modulo the stride into phases, each a convolution of dy with the taps that reach it. Needs planned
+ * values of i8 in any order; writes the i32 or i64 result. 1-D and 2-D are 3-D with sizes of 1. */
+#include "codegen/contract.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A product of one phase, or of a part of its K whose sums fit in an i32. */
+typedef struct {
+    Columns columns;
+    ProductCode code;
+    int64_t a, b, init, c; /* bytes from the staged image, the panels, the starts, the result */
+} Piece;
+
+/* Where one element of K is: in the staged image and among the weights. */
+typedef struct {
+    int64_t a, w;
+} Term;
+
+typedef struct {
+    const Node *node;
+    Dot dot;
+    const Value *source, *weight, *result;
+    bool backward;
+    int64_t batch, groups;
+    int64_t terms, columns; /* channels of a group that are summed over, and that come out */
+    int64_t size[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
+    int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), result */
+    int64_t low[3], staged[3];   /* padding before, and padded size */
+    int64_t pixel, step[3];      /* bytes of a staged pixel and from one pixel to the next */
+    int64_t image;               /* bytes of a staged image */
+    int64_t b_bytes, init_bytes; /* of one group */
+    Piece *pieces;
+    int count;
+} Conv;
+
+static void strides5(const Value *value, int64_t *to) {
+    int64_t stride[MAX_RANK];
+    value_strides(value, stride);
+    int rank = value->shape.rank;
+    memset(to, 0, 5 * sizeof *to);
+    to[0] = stride[0];
+    to[1] = stride[1];
+    for (int i = 2; i < rank; i++)
+        to[5 - rank + i] = stride[i];
+}
+
+static void dims3(int rank, const int64_t *list, int64_t absent, int64_t *to) {
+    for (int i = 0; i < 3; i++)
+        to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
+}
+
+static void describe(Conv *conv) {
+    const Node *node = conv->node;
+    int rank = conv->source->shape.rank - 2, count;
+    conv->batch = conv->source->shape.dim[0];
+    conv->groups = attr_int(node, "group", 1);
+    conv->terms = conv->source->shape.dim[1] / conv->groups;
+    conv->columns = conv->result->shape.dim[1] / conv->groups;
+    dims3(rank, conv->source->shape.dim + 2, 1, conv->size);
+    dims3(rank, conv->result->shape.dim + 2, 1, conv->out);
+    dims3(rank, conv->weight->shape.dim + 2, 1, conv->kernel);
+    dims3(rank, attr_ints(node, "strides", &count), 1, conv->stride);
+    dims3(rank, attr_ints(node, "pads", &count), 0, conv->pad);
+    dims3(rank, attr_ints(node, "dilations", &count), 1, conv->dilation);
+    strides5(conv->source, conv->xs);
+    strides5(conv->weight, conv->ws);
+    strides5(conv->result, conv->ys);
+}
+
+/* --- phases --- */
+
+/* Along one dimension: results first, first + step, ... (count of them) read source places from `origin` on, `advance` apart; tap k, where
+ * it takes part, reads `tap[k]` places further. */
+typedef struct {
+    int64_t first, step, count, origin, advance;
+    int64_t taps, *tap, *index;
+} Sweep;
+
+static int64_t floor_div(int64_t a, int64_t b) {
+    return a / b - (a % b != 0 && (a < 0) != (b < 0));
+}
+
+/* Results h with (h + pad) mod stride = phase. */
+static Sweep phase_of(Codegen *cg, const Conv *conv, int i, int64_t phase) {
+    int64_t s = conv->stride[i], p = conv->pad[i];
+    Sweep result = {.first = 0, .step = 1, .count = conv->out[i], .origin = -p, .advance = s};
+    if (conv->backward) {
+        int64_t start = -floor_div(phase - p, s); /* least t with s * t + phase - p >= 0 */
+        result.first = s * start + phase - p;
+        result.step = s;
+        result.count = result.first < conv->out[i] ? (conv->out[i] - 1 - result.first) / s + 1 : 0;
+        result.origin = start;
+        result.advance = 1;
+    }
+    result.tap = arena_alloc(cg->memory, (size_t)conv->kernel[i], sizeof *result.tap);
+    result.index = arena_alloc(cg->memory, (size_t)conv->kernel[i], sizeof *result.index);
+    for (int64_t k = 0; k < conv->kernel[i]; k++) {
+        int64_t reach = k * conv->dilation[i];
+        if (conv->backward && (reach - phase) % s != 0)
+            continue;
+        result.index[result.taps] = k;
+        result.tap[result.taps++] = conv->backward ? (phase - reach) / s : reach;
+    }
+    return result;
+}
+
+static int64_t phase_count(const Conv *conv, int i) {
+    return conv->backward ? conv->stride[i] : 1;
+}
+
+/* Padding that all phases need. */
+static void plan_image(Codegen *cg, Conv *conv) {
+    for (int i = 0; i < 3; i++) {
+        int64_t least = 0, most = conv->size[i] - 1;
+        for (int64_t q = 0; q < phase_count(conv, i); q++) {
+            Sweep phase = phase_of(cg, conv, i, q);
+            for (int64_t k = 0; phase.count > 0 && k < phase.taps; k++) {
+                int64_t from = phase.origin + phase.tap[k], to = from + (phase.count - 1) * phase.advance;
+                least = from < least ? from : least;
+                most = to > most ? to : most;
+            }
+        }
+        conv->low[i] = -least;
+        conv->staged[i] = most - least + 1;
+    }
+    conv->pixel = conv->terms * conv->groups * conv->dot.bytes;
+    conv->step[2] = conv->pixel;
+    conv->step[1] = conv->step[2] * conv->staged[2];
+    conv->step[0] = conv->step[1] * conv->staged[1];
+    conv->image = round_up(conv->step[0] * conv->staged[0] + SLACK, INTC_ARENA_ALIGN);
+}
+
+/* --- K --- */
+
+static int by_place(const void *left, const void *right) {
+    const Term *a = left, *b = right;
+    return (a->a > b->a) - (a->a < b->a);
+}
+
+/* All terms of a phase in order of their place in the image; *least is subtracted from the places. */
+static int64_t phase_terms(Codegen *cg, const Conv *conv, const Sweep phase[3], Term **terms, int64_t *least) {
+    int64_t taps = phase[0].taps * phase[1].taps * phase[2].taps, count = 0;
+    *terms = arena_alloc(cg->memory, (size_t)(taps * conv->terms) + 1, sizeof **terms);
+    *least = 0;
+    int64_t sum = conv->backward ? conv->ws[0] : conv->ws[1];
+    for (int64_t tap = 0; tap < taps; tap++) {
+        int64_t at[3] = {tap / phase[2].taps / phase[1].taps, tap / phase[2].taps % phase[1].taps, tap % phase[2].taps};
+        Term term = {0, 0};
+        for (int i = 0; i < 3; i++) {
+            term.a += phase[i].tap[at[i]] * conv->step[i];
+            term.w += phase[i].index[at[i]] * conv->ws[2 + i];
+        }
+        for (int64_t c = 0; c < conv->terms; c++)
+            (*terms)[count++] = (Term){term.a + c * conv->dot.bytes, term.w + c * sum};
+    }
+    qsort(*terms, (size_t)count, sizeof **terms, by_place);
+    if (count > 0)
+        *least = (*terms)[0].a;
+    for (int64_t i = 0; i < count; i++)
+        (*terms)[i].a -= *least;
+    return count;
+}
+
+/* Covers terms with groups of adjacent places; fills the groups' offsets and the weights of their lanes. */
+static int64_t cover(const Dot *dot, const Term *terms, int64_t count, int64_t *offsets, int64_t *lanes) {
+    int64_t groups = 0;
+    for (int64_t i = 0; i < count; groups++) {
+        offsets[groups] = terms[i].a;
+        for (int lane = 0; lane < dot->quad; lane++) {
+            bool here = i < count && terms[i].a == offsets[groups] + lane * dot->bytes;
+            lanes[groups * dot->quad + lane] = here ? terms[i++].w : -1;
+        }
+    }
+    return groups;
+}
+
+static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64_t *offsets, const int64_t *lanes, int64_t groups,
+                      int64_t a, bool more, bool sliced) {
+    const Dot *dot = &conv->dot;
+    Piece *piece = &conv->pieces[conv->count];
+    const char *name = arena_printf(cg->memory, "%s.conv%d.%d", cg->prefix, conv->node->id, conv->count++);
+    Product product = {.rows = 3,
+                       .name = name,
+                       .columns = conv->columns,
+                       .column_stride = conv->ys[1],
+                       .panel_stride = PANEL * conv->ys[1],
+                       .type = conv->result->type,
+                       .accumulate = more,
+                       .exclusive = sliced,
+                       .init = dot->biased};
+    memset(piece, 0, sizeof *piece);
+    piece->a = a;
+    for (int i = 0; i < 3; i++) {
+        product.row[i] = (Axis){phase[i].count, phase[i].advance * conv->step[i], phase[i].step * conv->ys[2 + i]};
+        piece->a += (phase[i].origin + conv->low[i]) * conv->step[i];
+        piece->c += phase[i].first * conv->ys[2 + i] * type_bytes(conv->result->type);
+    }
+    product_groups(&product, offsets, groups);
+    int64_t column_stride = conv->backward ? conv->ws[1] : conv->ws[0];
+    piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0, arena_printf(cg->memory, "%s.w", name)};
+    piece->code = product_new(cg, dot, &product);
+    piece->b = conv->b_bytes;
+    piece->init = conv->init_bytes;
+    conv->b_bytes += panel_count(conv->columns) * panel_bytes(dot, groups);
+    conv->init_bytes += panel_count(conv->columns) * PANEL * 4;
+}
+
+static void plan_phase(Codegen *cg, Conv *conv, const Sweep phase[3]) {
+    Term *terms;
+    int64_t least, count = phase_terms(cg, conv, phase, &terms, &least);
+    int quad = conv->dot.quad;
+    int64_t *offsets = arena_alloc(cg->memory, (size_t)count + 1, sizeof *offsets);
+    int64_t *lanes = arena_alloc(cg->memory, (size_t)(count * quad) + 1, sizeof *lanes);
+    int64_t groups = cover(&conv->dot, terms, count, offsets, lanes);
+    int64_t most = conv->result->type == T_I64 ? MAX_I32_TERMS / quad : groups;
+    int64_t from = 0;
+    do {
+        int64_t some = groups - from < most ? groups - from : most, base = groups > 0 ? offsets[from] : 0;
+        for (int64_t i = from; i < from + some; i++)
+            offsets[i] -= base;
+        add_piece(cg, conv, phase, offsets + from, lanes + from * quad, some, least + base, from > 0, groups > most);
+        from += some;
+    } while (from < groups);
+}
+
+static void plan_pieces(Codegen *cg, Conv *conv) {
+    int64_t phases = phase_count(conv, 0) * phase_count(conv, 1) * phase_count(conv, 2), most = 1;
+    if (conv->result->type == T_I64)
+        most += conv->terms * conv->kernel[0] * conv->kernel[1] * conv->kernel[2] / (MAX_I32_TERMS / 8);
+    conv->pieces = arena_alloc(cg->memory, (size_t)(phases * most), sizeof *conv->pieces);
+    for (int64_t i = 0; i < phases; i++) {
+        int64_t at[3] = {i / conv->stride[2] / conv->stride[1], i / conv->stride[2] % conv->stride[1], i % conv->stride[2]};
+        Sweep phase[3];
+        bool any = true;
+        for (int k = 0; k < 3; k++) {
+            phase[k] = phase_of(cg, conv, k, conv->backward ? at[k] : 0);
+            any = any && phase[k].count > 0;
+        }
+        if (any)
+            plan_phase(cg, conv, phase);
+    }
+}
+
+/* --- emission --- */
+
+static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
+    int64_t panels = panel_count(conv->columns);
+    kernel_begin(cg, conv->node, "pack");
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef group = udiv_by(cg, loop.index, panels), panel = urem_by(cg, loop.index, panels);
+    /* Weights are O I/group: the first dimension counts through the groups. */
+    int64_t first = conv->backward ? conv->terms : conv->columns;
+    LLVMValueRef source = byte_at(cg, arena_at(cg, conv->weight->offset), mul_by(cg, group, first * conv->ws[0]));
+    LLVMValueRef panels_at = byte_at(cg, arena_at(cg, b), mul_by(cg, group, conv->b_bytes));
+    LLVMValueRef init_at = byte_at(cg, arena_at(cg, init), mul_by(cg, group, conv->init_bytes));
+    for (int i = 0; i < conv->count; i++) {
+        const Piece *piece = &conv->pieces[i];
+        LLVMValueRef to =
+            byte_at(cg, byte_at_const(cg, panels_at, piece->b), mul_by(cg, panel, panel_bytes(&conv->dot, piece->columns.groups)));
+        LLVMValueRef start = byte_at(cg, byte_at_const(cg, init_at, piece->init), mul_by(cg, panel, PANEL * 4));
+        pack_panel(cg, &conv->dot, &piece->columns, source, panel, to, conv->dot.biased ? start : NULL);
+    }
+    loop_end(cg, &loop);
+    kernel_end(cg, conv->groups * panels, shape_elements(conv->weight->shape) * 2);
+}
+
+static bool channels_last(const Conv *conv) {
+    int64_t channels = conv->terms * conv->groups;
+    return (channels == 1 || conv->xs[1] == 1) && (conv->size[2] == 1 || conv->xs[4] == channels);
+}
+
+static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMValueRef staged) {
+    int64_t channels = conv->terms * conv->groups;
+    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[0]));
+    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[1]));
+    LLVMValueRef from = byte_at(cg, image, add(cg, mul_by(cg, depth.index, conv->xs[2]), mul_by(cg, high.index, conv->xs[3])));
+    LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, conv->low[0]), conv->step[0]),
+                             mul_by(cg, add_const(cg, high.index, conv->low[1]), conv->step[1]));
+    LLVMValueRef to = byte_at(cg, staged, add_const(cg, place, conv->low[2] * conv->step[2]));
+    if (channels_last(conv)) {
+        stage_run(cg, &conv->dot, from, to, conv->size[2] * channels);
+    } else {
+        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, channels));
+        Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[2]));
+        LLVMValueRef source = byte_at(cg, from, add(cg, mul_by(cg, channel.index, conv->xs[1]), mul_by(cg, wide.index, conv->xs[4])));
+        LLVMValueRef target = add(cg, mul_by(cg, channel.index, conv->dot.bytes), mul_by(cg, wide.index, conv->step[2]));
+        stage_one(cg, &conv->dot, source, byte_at(cg, to, target));
+        loop_end(cg, &wide);
+        loop_end(cg, &channel);
+    }
+    loop_end(cg, &high);
+    loop_end(cg, &depth);
+}
+
+static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMValueRef packed, LLVMValueRef init, LLVMValueRef result) {
+    Loop group = loop_begin(cg, const64(cg, 0), const64(cg, conv->groups));
+    LLVMValueRef a = byte_at(cg, staged, mul_by(cg, group.index, conv->terms * conv->dot.bytes));
+    LLVMValueRef b = byte_at(cg, packed, mul_by(cg, group.index, conv->b_bytes));
+    LLVMValueRef start = byte_at(cg, init, mul_by(cg, group.index, conv->init_bytes));
+    LLVMValueRef c = byte_at(cg, result, mul_by(cg, group.index, conv->columns * conv->ys[1] * type_bytes(conv->result->type)));
+    for (int i = 0; i < conv->count; i++) {
+        const Piece *piece = &conv->pieces[i];
+        Loop block = loop_begin(cg, const64(cg, 0), const64(cg, product_blocks(&piece->code)));
+        product_call(cg, &piece->code, byte_at_const(cg, a, piece->a), byte_at_const(cg, b, piece->b),
+                     byte_at_const(cg, start, piece->init), byte_at_const(cg, c, piece->c), block.index, const64(cg, 0), 1);
+        loop_end(cg, &block);
+    }
+    loop_end(cg, &group);
+}
+
+static void emit_windows(Codegen *cg, Conv *conv) {
+    conv->dot = dot_for(cg);
+    describe(conv);
+    plan_image(cg, conv);
+    plan_pieces(cg, conv);
+    int64_t b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK), init = scratch_alloc(cg, conv->init_bytes * conv->groups);
+    int64_t tasks = conv->batch < SLOTS ? conv->batch : SLOTS, images = scratch_alloc(cg, conv->image * tasks);
+    pack(cg, conv, b, init);
+    kernel_begin(cg, conv->node, "main");
+    Loop task = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef staged = byte_at(cg, arena_at(cg, images), mul_by(cg, task.index, conv->image));
+    stage_zero(cg, &conv->dot, staged, conv->image);
+    LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), tasks);
+    LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), tasks);
+    Loop image = loop_begin(cg, first, end);
+    stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), mul_by(cg, image.index, conv->xs[0])), staged);
+    LLVMValueRef result =
+        byte_at(cg, arena_at(cg, conv->result->offset), mul_by(cg, image.index, conv->ys[0] * type_bytes(conv->result->type)));
+    multiply(cg, conv, staged, arena_at(cg, b), arena_at(cg, init), result);
+    loop_end(cg, &image);
+    loop_end(cg, &task);
+    int64_t products = shape_elements(conv->result->shape) * conv->terms * conv->kernel[0] * conv->kernel[1] * conv->kernel[2];
+    kernel_end(cg, tasks, products / 32);
+}
+
+void emit_conv(Codegen *cg, const Node *node) {
+    Conv conv = {.node = node, .source = node->in[0], .weight = node->in[1], .result = node->out[0]};
+    emit_windows(cg, &conv);
+}
+
+void emit_conv_dgrad(Codegen *cg, const Node *node) {
+    Conv conv = {.node = node, .source = node->in[0], .weight = node->in[1], .result = node->out[0], .backward = true};
+    emit_windows(cg, &conv);
+}

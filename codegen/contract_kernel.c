@@ -1,0 +1,546 @@
+/* The dot primitive for each kind of CPU, and products: register tiles, loops over K, loops over tiles. Needs staged operands
+ * (contract.h); the functions it makes hold no state of the node. */
+#include "codegen/contract.h"
+
+#include <string.h>
+
+/* --- helpers --- */
+
+LLVMValueRef byte_at(Codegen *cg, LLVMValueRef base, LLVMValueRef offset) {
+    return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, base, &offset, 1, "");
+}
+
+LLVMValueRef byte_at_const(Codegen *cg, LLVMValueRef base, int64_t offset) {
+    return offset == 0 ? base : byte_at(cg, base, const64(cg, offset));
+}
+
+LLVMValueRef load_bytes(Codegen *cg, LLVMTypeRef type, LLVMValueRef address, unsigned align) {
+    LLVMValueRef load = LLVMBuildLoad2(cg->builder, type, address, "");
+    LLVMSetAlignment(load, align);
+    return load;
+}
+
+void store_bytes(Codegen *cg, LLVMValueRef x, LLVMValueRef address, unsigned align) {
+    LLVMSetAlignment(LLVMBuildStore(cg->builder, x, address), align);
+}
+
+int64_t round_up(int64_t x, int64_t unit) {
+    return (x + unit - 1) / unit * unit;
+}
+
+int64_t panel_count(int64_t columns) {
+    return (columns + PANEL - 1) / PANEL;
+}
+
+static LLVMValueRef splat(Codegen *cg, LLVMValueRef scalar, unsigned lanes) {
+    LLVMTypeRef type = LLVMVectorType(LLVMTypeOf(scalar), lanes);
+    LLVMValueRef one = LLVMBuildInsertElement(cg->builder, LLVMGetUndef(type), scalar, const32(cg, 0), "");
+    return LLVMBuildShuffleVector(cg->builder, one, LLVMGetUndef(type), LLVMConstNull(LLVMVectorType(cg->i32, lanes)), "");
+}
+
+/* --- dot --- */
+
+Dot dot_for(const Codegen *cg) {
+    bool x86 = strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;
+    if (x86 && target_has(cg, "avx512vnni") && target_has(cg, "avx512bw"))
+        return (Dot){DOT_VNNI512, 4, 1, 16, 28, true};
+    if (x86 && target_has(cg, "avxvnni"))
+        return (Dot){DOT_VNNI256, 4, 1, 8, 12, true};
+    if (x86 && target_has(cg, "avx512bw"))
+        return (Dot){DOT_MADD512, 2, 2, 16, 24, false};
+    if (x86 && target_has(cg, "avx2"))
+        return (Dot){DOT_MADD256, 2, 2, 8, 12, false};
+    if (x86)
+        return (Dot){DOT_MADD128, 2, 2, 4, 12, false};
+    return (Dot){DOT_GENERIC, 1, 2, 4, 16, false};
+}
+
+int64_t dot_group(const Dot *dot) {
+    return dot->quad * dot->bytes;
+}
+
+LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot) {
+    return LLVMVectorType(cg->i32, (unsigned)dot->lanes);
+}
+
+/* Column groups in a register: i32 lanes that hold a group each, or sign-extended elements without a dot instruction. */
+LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address) {
+    unsigned align = (unsigned)(dot->lanes * dot_group(dot));
+    if (dot->kind != DOT_GENERIC)
+        return load_bytes(cg, dot_accumulator(cg, dot), address, align);
+    LLVMValueRef narrow = load_bytes(cg, LLVMVectorType(cg->i16, (unsigned)dot->lanes), address, align);
+    return LLVMBuildSExt(cg->builder, narrow, dot_accumulator(cg, dot), "");
+}
+
+static LLVMValueRef load_row_group(Codegen *cg, const Dot *dot, LLVMValueRef address) {
+    if (dot->kind != DOT_GENERIC)
+        return splat(cg, load_bytes(cg, cg->i32, address, (unsigned)dot->bytes), (unsigned)dot->lanes);
+    return splat(cg, as_bits(cg, load_bytes(cg, cg->i16, address, 2), 32), (unsigned)dot->lanes);
+}
+
+LLVMValueRef dot_splat(Codegen *cg, const Dot *dot, int64_t value) {
+    int64_t word = dot->quad == 4 ? value * 0x01010101 : dot->quad == 2 ? value * 0x00010001 : value;
+    return splat(cg, const32(cg, word), (unsigned)dot->lanes);
+}
+
+/* Intrinsics, not IR multiplications: optimisers pull pair sums apart. */
+LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    static const char *const name[] = {[DOT_VNNI512] = "llvm.x86.avx512.vpdpbusd.512",
+                                       [DOT_VNNI256] = "llvm.x86.avx512.vpdpbusd.256",
+                                       [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512",
+                                       [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
+                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd"};
+    if (dot->kind == DOT_GENERIC)
+        return add(cg, acc, mul(cg, a, b));
+    if (dot->biased)
+        return intrinsic(cg, name[dot->kind], NULL, 0, (LLVMValueRef[]){acc, a, b}, 3);
+    LLVMTypeRef words = LLVMVectorType(cg->i16, (unsigned)dot->lanes * 2);
+    LLVMValueRef args[] = {LLVMBuildBitCast(cg->builder, a, words, ""), LLVMBuildBitCast(cg->builder, b, words, "")};
+    return add(cg, acc, intrinsic(cg, name[dot->kind], NULL, 0, args, 2));
+}
+
+/* --- offsets of groups --- */
+
+/* Whether offsets are `count` repetitions of the first `block` ones, each a constant further than the one before. */
+static bool repeats(const int64_t *offsets, int64_t count, int64_t block) {
+    if (count % block != 0)
+        return false;
+    int64_t step = count > block ? offsets[block] - offsets[0] : 0;
+    for (int64_t i = block; i < count; i++)
+        if (offsets[i] - offsets[i - block] != step)
+            return false;
+    return true;
+}
+
+void product_groups(Product *product, const int64_t *offsets, int64_t count) {
+    Axis inner[MAX_AXES];
+    int levels = 0;
+    int64_t block = 1;
+    while (block < count && levels < MAX_AXES) {
+        int64_t next = block, step = offsets[block] - offsets[0];
+        while (next < count && offsets[next] - offsets[next - block] == step)
+            next++;
+        next = next / block * block;
+        while (next > block && !(count % next == 0 && repeats(offsets, count, next)) && next != count)
+            next -= block;
+        if (next == block)
+            break;
+        inner[levels++] = (Axis){next / block, step, 0};
+        block = next;
+    }
+    product->groups = count;
+    product->ks = 0;
+    product->table = offsets;
+    if (block < count || count == 0)
+        return;
+    product->table = NULL;
+    for (int i = levels - 1; i >= 0; i--)
+        product->k[product->ks++] = inner[i];
+    if (levels == 0)
+        product->k[product->ks++] = (Axis){1, 0, 0};
+}
+
+/* --- the tile in registers --- */
+
+typedef struct {
+    const Dot *dot;
+    const Product *product;
+    int panels, vectors; /* of a tile; vectors of a panel */
+    int64_t stored;      /* columns of the block that are stored */
+    int64_t tile[2];     /* rows along the last two axes */
+    int split;           /* the axis that a range splits */
+    LLVMValueRef function;
+    LLVMValueRef acc[MAX_ACCUMULATORS];
+    LLVMValueRef a, b; /* of the current position in K */
+} Micro;
+
+static int64_t row_count(const Micro *micro) {
+    return micro->tile[0] * micro->tile[1];
+}
+
+static int accumulators(const Micro *micro) {
+    return (int)row_count(micro) * micro->panels * micro->vectors;
+}
+
+static const Axis *tile_axis(const Micro *micro, int i) {
+    return &micro->product->row[micro->product->rows - 2 + i];
+}
+
+/* One group: a_offset from micro->a, b_offset from micro->b. */
+static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_offset) {
+    const Dot *dot = micro->dot;
+    LLVMValueRef columns[MAX_ACCUMULATORS];
+    int width = micro->panels * micro->vectors;
+    for (int i = 0; i < width; i++) {
+        int64_t at = i / micro->vectors * panel_bytes(dot, micro->product->groups) + i % micro->vectors * dot->lanes * dot_group(dot);
+        columns[i] = dot_load_columns(cg, dot, byte_at_const(cg, micro->b, b_offset + at));
+    }
+    for (int64_t row = 0; row < row_count(micro); row++) {
+        int64_t at = row / micro->tile[1] * tile_axis(micro, 0)->a + row % micro->tile[1] * tile_axis(micro, 1)->a;
+        LLVMValueRef a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at));
+        for (int i = 0; i < width; i++)
+            micro->acc[row * width + i] = dot_emit(cg, dot, micro->acc[row * width + i], a, columns[i]);
+    }
+}
+
+/* A loop over K whose accumulators and addresses are phis. */
+typedef struct {
+    LLVMBasicBlockRef body;
+    LLVMValueRef index, a, b, acc[MAX_ACCUMULATORS];
+} KLoop;
+
+static LLVMValueRef phi_of(Codegen *cg, LLVMValueRef init, LLVMBasicBlockRef from) {
+    LLVMValueRef phi = LLVMBuildPhi(cg->builder, LLVMTypeOf(init), "");
+    LLVMAddIncoming(phi, &init, &from, 1);
+    return phi;
+}
+
+static KLoop k_loop_begin(Codegen *cg, Micro *micro) {
+    LLVMBasicBlockRef from = LLVMGetInsertBlock(cg->builder);
+    KLoop loop = {.body = LLVMAppendBasicBlockInContext(cg->context, cg->function, "k")};
+    LLVMBuildBr(cg->builder, loop.body);
+    LLVMPositionBuilderAtEnd(cg->builder, loop.body);
+    loop.index = phi_of(cg, const64(cg, 0), from);
+    micro->a = loop.a = phi_of(cg, micro->a, from);
+    micro->b = loop.b = phi_of(cg, micro->b, from);
+    for (int i = 0; i < accumulators(micro); i++)
+        micro->acc[i] = loop.acc[i] = phi_of(cg, micro->acc[i], from);
+    return loop;
+}
+
+static void k_loop_end(Codegen *cg, Micro *micro, KLoop *loop, int64_t count) {
+    LLVMBasicBlockRef last = LLVMGetInsertBlock(cg->builder);
+    LLVMBasicBlockRef exit = LLVMAppendBasicBlockInContext(cg->context, cg->function, "k.done");
+    LLVMValueRef next = add_const(cg, loop->index, 1);
+    LLVMBuildCondBr(cg->builder, compare(cg, LLVMIntULT, next, const64(cg, count)), loop->body, exit);
+    LLVMAddIncoming(loop->index, &next, &last, 1);
+    LLVMAddIncoming(loop->a, &micro->a, &last, 1);
+    LLVMAddIncoming(loop->b, &micro->b, &last, 1);
+    for (int i = 0; i < accumulators(micro); i++)
+        LLVMAddIncoming(loop->acc[i], &micro->acc[i], &last, 1);
+    LLVMPositionBuilderAtEnd(cg->builder, exit);
+}
+
+/* Code of at most this many dot instructions is laid out straight. */
+enum { STRAIGHT = 160 };
+
+static int64_t groups_below(const Product *product, int level) {
+    int64_t count = 1;
+    for (int i = level; i < product->ks; i++)
+        count *= product->k[i].count;
+    return count;
+}
+
+/* All groups of the axes from `level` on, straight; returns how many. */
+static int64_t emit_straight(Codegen *cg, Micro *micro, int level, int64_t a_offset, int64_t done) {
+    const Product *product = micro->product;
+    int64_t group = PANEL * dot_group(micro->dot);
+    if (level == product->ks) {
+        emit_group(cg, micro, a_offset, done * group);
+        return done + 1;
+    }
+    for (int64_t i = 0; i < product->k[level].count; i++)
+        done = emit_straight(cg, micro, level + 1, a_offset + i * product->k[level].a, done);
+    return done;
+}
+
+/* The innermost axis: a loop of `unroll` groups, the rest straight. */
+static void emit_inner(Codegen *cg, Micro *micro, Axis axis) {
+    int64_t group = PANEL * dot_group(micro->dot);
+    int64_t unroll = accumulators(micro) >= 16 ? 2 : 4;
+    if (axis.count >= unroll) {
+        KLoop loop = k_loop_begin(cg, micro);
+        for (int64_t i = 0; i < unroll; i++)
+            emit_group(cg, micro, i * axis.a, i * group);
+        micro->a = byte_at_const(cg, micro->a, unroll * axis.a);
+        micro->b = byte_at_const(cg, micro->b, unroll * group);
+        k_loop_end(cg, micro, &loop, axis.count / unroll);
+    }
+    for (int64_t i = 0; i < axis.count % unroll; i++)
+        emit_group(cg, micro, i * axis.a, i * group);
+    micro->b = byte_at_const(cg, micro->b, axis.count % unroll * group);
+}
+
+/* Leaves micro->b behind the groups done and micro->a as it was. */
+static void emit_level(Codegen *cg, Micro *micro, int level) {
+    const Product *product = micro->product;
+    LLVMValueRef a = micro->a;
+    int64_t below = groups_below(product, level);
+    if (below * accumulators(micro) <= STRAIGHT) {
+        emit_straight(cg, micro, level, 0, 0);
+        micro->b = byte_at_const(cg, micro->b, below * PANEL * dot_group(micro->dot));
+    } else if (level == product->ks - 1) {
+        emit_inner(cg, micro, product->k[level]);
+    } else {
+        KLoop loop = k_loop_begin(cg, micro);
+        emit_level(cg, micro, level + 1);
+        micro->a = byte_at_const(cg, micro->a, product->k[level].a);
+        k_loop_end(cg, micro, &loop, product->k[level].count);
+    }
+    micro->a = a;
+}
+
+static void emit_table(Codegen *cg, Micro *micro) {
+    const Product *product = micro->product;
+    int64_t group = PANEL * dot_group(micro->dot);
+    if (product->groups * accumulators(micro) <= STRAIGHT) {
+        for (int64_t i = 0; i < product->groups; i++)
+            emit_group(cg, micro, product->table[i], i * group);
+        return;
+    }
+    LLVMValueRef table = const_table(cg, product->name, cg->i32, product->table, (int)product->groups), a = micro->a;
+    KLoop loop = k_loop_begin(cg, micro);
+    LLVMValueRef entry = LLVMBuildInBoundsGEP2(cg->builder, cg->i32, table, &loop.index, 1, "");
+    micro->a = byte_at(cg, a, as_bits(cg, load_bytes(cg, cg->i32, entry, 4), 64));
+    emit_group(cg, micro, 0, 0);
+    micro->a = loop.a;
+    micro->b = byte_at_const(cg, micro->b, group);
+    k_loop_end(cg, micro, &loop, product->groups);
+}
+
+/* --- results --- */
+
+static LLVMValueRef lane_mask(Codegen *cg, int lanes, int64_t valid) {
+    LLVMValueRef bits[PANEL];
+    for (int i = 0; i < lanes; i++)
+        bits[i] = LLVMConstInt(cg->i1, i < valid, false);
+    return LLVMConstVector(bits, (unsigned)lanes);
+}
+
+static void store_vector(Codegen *cg, const Micro *micro, LLVMValueRef x, LLVMValueRef address, int64_t valid) {
+    const Product *product = micro->product;
+    LLVMTypeRef element = element_type(cg, product->type);
+    unsigned lanes = (unsigned)micro->dot->lanes, align = (unsigned)type_bytes(product->type);
+    LLVMTypeRef type = LLVMVectorType(element, lanes);
+    if (product->type == T_I64)
+        x = LLVMBuildSExt(cg->builder, x, type, "");
+    if (product->column_stride == 1 && valid >= (int64_t)lanes) {
+        if (product->accumulate)
+            x = add(cg, x, load_bytes(cg, type, address, align));
+        store_bytes(cg, x, address, align);
+        return;
+    }
+    if (product->column_stride == 1 && !product->accumulate) {
+        LLVMTypeRef overloads[] = {type, cg->ptr};
+        LLVMValueRef args[] = {x, address, const32(cg, align), lane_mask(cg, (int)lanes, valid)};
+        intrinsic(cg, "llvm.masked.store", overloads, 2, args, 4);
+        return;
+    }
+    for (int64_t i = 0; i < valid && i < (int64_t)lanes; i++) {
+        LLVMValueRef at = byte_at_const(cg, address, i * product->column_stride * align);
+        LLVMValueRef one = LLVMBuildExtractElement(cg->builder, x, const32(cg, i), "");
+        store_bytes(cg, product->accumulate ? add(cg, one, load_bytes(cg, element, at, align)) : one, at, align);
+    }
+}
+
+/* skip: rows along the two tile axes that another tile already did. */
+static void store_tile(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]) {
+    const Product *product = micro->product;
+    int64_t bytes = type_bytes(product->type);
+    int width = micro->panels * micro->vectors;
+    for (int64_t row = 0; row < row_count(micro); row++) {
+        int64_t at[2] = {row / micro->tile[1], row % micro->tile[1]};
+        LLVMValueRef wanted = NULL;
+        for (int i = 0; product->exclusive && i < 2; i++)
+            if (tile_axis(micro, i)->count % micro->tile[i] != 0) {
+                LLVMValueRef one = compare(cg, LLVMIntSLE, skip[i], const64(cg, at[i]));
+                wanted = wanted == NULL ? one : LLVMBuildAnd(cg->builder, wanted, one, "");
+            }
+        Branch branch;
+        if (wanted != NULL)
+            branch = if_begin(cg, wanted);
+        for (int i = 0; i < width; i++) {
+            int64_t panel = i / micro->vectors, column = i % micro->vectors * micro->dot->lanes;
+            int64_t offset = at[0] * tile_axis(micro, 0)->c + at[1] * tile_axis(micro, 1)->c + panel * product->panel_stride +
+                             column * product->column_stride;
+            int64_t valid = micro->stored - panel * PANEL - column;
+            if (valid > 0)
+                store_vector(cg, micro, micro->acc[row * width + i], byte_at_const(cg, c, offset * bytes), valid);
+        }
+        if (wanted != NULL)
+            if_end(cg, &branch);
+    }
+}
+
+static void emit_tile(Codegen *cg, Micro *micro, LLVMValueRef a, LLVMValueRef c, const LLVMValueRef skip[2]) {
+    int width = micro->panels * micro->vectors;
+    LLVMTypeRef type = dot_accumulator(cg, micro->dot);
+    LLVMValueRef init = LLVMGetParam(micro->function, 2);
+    for (int i = 0; i < width; i++) {
+        unsigned align = (unsigned)micro->dot->lanes * 4;
+        LLVMValueRef first =
+            micro->product->init ? load_bytes(cg, type, byte_at_const(cg, init, (int64_t)i * align), align) : LLVMConstNull(type);
+        for (int64_t row = 0; row < row_count(micro); row++)
+            micro->acc[row * width + i] = first;
+    }
+    micro->a = a;
+    micro->b = LLVMGetParam(micro->function, 1);
+    if (micro->product->ks > 0)
+        emit_level(cg, micro, 0);
+    else if (micro->product->groups > 0)
+        emit_table(cg, micro);
+    store_tile(cg, micro, c, skip);
+}
+
+/* --- tiles --- */
+
+static int64_t axis_tiles(const Micro *micro, int axis) {
+    int tiled = axis - (micro->product->rows - 2);
+    int64_t count = micro->product->row[axis].count;
+    return tiled < 0 ? count : (count + micro->tile[tiled] - 1) / micro->tile[tiled];
+}
+
+/* The last tile of an axis is moved back to end with it. */
+static void emit_rows(Codegen *cg, Micro *micro, int axis, LLVMValueRef a, LLVMValueRef c, LLVMValueRef skip[2]) {
+    const Product *product = micro->product;
+    if (axis == product->rows) {
+        emit_tile(cg, micro, a, c, skip);
+        return;
+    }
+    bool split = axis == micro->split;
+    LLVMValueRef from = split ? LLVMGetParam(micro->function, 4) : const64(cg, 0);
+    LLVMValueRef to = split ? LLVMGetParam(micro->function, 5) : const64(cg, axis_tiles(micro, axis));
+    Loop loop = loop_begin(cg, from, to);
+    LLVMValueRef start = loop.index;
+    int tiled = axis - (product->rows - 2);
+    if (tiled >= 0) {
+        LLVMValueRef wanted = mul_by(cg, loop.index, micro->tile[tiled]);
+        start = wanted;
+        if (product->row[axis].count % micro->tile[tiled] != 0)
+            start = smin(cg, wanted, const64(cg, product->row[axis].count - micro->tile[tiled]));
+        skip[tiled] = sub(cg, wanted, start);
+    }
+    emit_rows(cg, micro, axis + 1, byte_at(cg, a, mul_by(cg, start, product->row[axis].a)),
+              byte_at(cg, c, mul_by(cg, start, product->row[axis].c * type_bytes(product->type))), skip);
+    loop_end(cg, &loop);
+}
+
+/* Rows of a tile: as few dot instructions and loads as possible over all tiles; at least four chains hide the latency. */
+static void choose_tile(Micro *micro) {
+    int width = micro->panels * micro->vectors;
+    int64_t most = micro->dot->accumulators / width, best = INT64_MAX;
+    int64_t counts[2] = {tile_axis(micro, 0)->count, tile_axis(micro, 1)->count};
+    for (int64_t high = 1; high <= most && high <= counts[0]; high++)
+        for (int64_t wide = 1; high * wide <= most && wide <= counts[1]; wide++) {
+            int64_t rows = high * wide, dots = rows * width, loads = rows + width;
+            int64_t cost = 8 * (dots > loads ? dots : loads) + 2 * loads + 12;
+            cost = cost < 48 ? 48 : cost;
+            cost *= ((counts[0] + high - 1) / high) * ((counts[1] + wide - 1) / wide);
+            if (cost <= best) {
+                best = cost;
+                micro->tile[0] = high;
+                micro->tile[1] = wide;
+            }
+        }
+    micro->split = 0;
+    for (int i = 1; i < micro->product->rows; i++)
+        if (axis_tiles(micro, i) > axis_tiles(micro, micro->split))
+            micro->split = i;
+}
+
+static void add_attribute(Codegen *cg, LLVMValueRef function, unsigned index, const char *name) {
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    LLVMAddAttributeAtIndex(function, index, LLVMCreateEnumAttribute(cg->context, kind, 0));
+}
+
+/* void block(a, b, init, c, begin, end): the block of `panels` panels at b, row tiles [begin, end) of the split axis. */
+static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *product, int panels, int64_t stored, int64_t *tiles) {
+    LLVMValueRef function = cg->function;
+    LLVMBasicBlockRef head = cg->head, block = LLVMGetInsertBlock(cg->builder);
+    Micro micro = {.dot = dot, .product = product, .panels = panels, .vectors = PANEL / dot->lanes, .stored = stored};
+    choose_tile(&micro);
+    LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64, cg->i64};
+    const char *name = arena_printf(cg->memory, "%s.x%d", product->name, panels);
+    micro.function = LLVMAddFunction(cg->module, name, LLVMFunctionType(cg->none, params, 6, false));
+    LLVMSetLinkage(micro.function, LLVMInternalLinkage);
+    add_attribute(cg, micro.function, (unsigned)LLVMAttributeFunctionIndex, "nounwind");
+    for (unsigned i = 1; i <= 4; i++)
+        add_attribute(cg, micro.function, i, "noalias");
+    function_start(cg, micro.function);
+    LLVMValueRef skip[2] = {NULL, NULL};
+    emit_rows(cg, &micro, 0, LLVMGetParam(micro.function, 0), LLVMGetParam(micro.function, 3), skip);
+    LLVMBuildRetVoid(cg->builder);
+    *tiles = axis_tiles(&micro, micro.split);
+    cg->function = function;
+    cg->head = head;
+    LLVMPositionBuilderAtEnd(cg->builder, block);
+    return micro.function;
+}
+
+/* Merges axes that are one run, and brings the number of axes to at least two. */
+static void merge_rows(Product *product) {
+    int kept = 0;
+    for (int i = 0; i < product->rows; i++) {
+        Axis axis = product->row[i];
+        if (axis.count == 1)
+            continue;
+        Axis *before = kept > 0 ? &product->row[kept - 1] : NULL;
+        if (before != NULL && before->a == axis.count * axis.a && before->c == axis.count * axis.c) {
+            before->count *= axis.count;
+            before->a = axis.a;
+            before->c = axis.c;
+        } else {
+            product->row[kept++] = axis;
+        }
+    }
+    for (; kept < 2; kept++) {
+        memmove(&product->row[1], &product->row[0], sizeof product->row[0]);
+        product->row[0] = (Axis){1, 0, 0};
+        if (kept == 0)
+            product->row[1] = product->row[0];
+    }
+    product->rows = kept;
+}
+
+ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
+    Product product = *source;
+    merge_rows(&product);
+    int64_t panels = panel_count(product.columns);
+    int wide = dot->lanes == PANEL ? 2 : 1;
+    ProductCode code = {.dot = *dot};
+    int64_t step = panel_bytes(dot, product.groups);
+    bool even = panels % wide == 0 && product.columns % PANEL == 0;
+    int last = even ? 0 : panels % wide == 0 ? wide : panels == 1 ? 1 : wide + 1;
+    code.blocks = (panels - last) / wide;
+    if (code.blocks > 0)
+        code.main = block_function(cg, dot, &product, wide, (int64_t)wide * PANEL, &code.main_tiles);
+    if (last > 0) {
+        product.name = arena_printf(cg->memory, "%s.last", product.name);
+        code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * PANEL, &code.last_tiles);
+    }
+    code.block_b = wide * step;
+    code.block_init = (int64_t)wide * PANEL * 4;
+    code.block_c = wide * product.panel_stride * type_bytes(product.type);
+    return code;
+}
+
+int64_t product_blocks(const ProductCode *code) {
+    return code->blocks + (code->last != NULL);
+}
+
+int64_t product_parts(const ProductCode *code) {
+    return code->main == NULL ? code->last_tiles : code->main_tiles;
+}
+
+static void call_block(Codegen *cg, LLVMValueRef function, LLVMValueRef args[6], int64_t tiles, LLVMValueRef part, int64_t parts) {
+    args[4] = udiv_by(cg, mul_by(cg, part, tiles), parts);
+    args[5] = udiv_by(cg, mul_by(cg, add_const(cg, part, 1), tiles), parts);
+    LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(function), function, args, 6, "");
+}
+
+void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c,
+                  LLVMValueRef block, LLVMValueRef part, int64_t parts) {
+    LLVMValueRef args[6] = {a, byte_at(cg, b, mul_by(cg, block, code->block_b)),
+                            init == NULL ? b : byte_at(cg, init, mul_by(cg, block, code->block_init)),
+                            byte_at(cg, c, mul_by(cg, block, code->block_c))};
+    if (code->main == NULL || code->last == NULL) {
+        bool main = code->main != NULL;
+        call_block(cg, main ? code->main : code->last, args, main ? code->main_tiles : code->last_tiles, part, parts);
+        return;
+    }
+    Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, block, const64(cg, code->blocks)));
+    call_block(cg, code->main, args, code->main_tiles, part, parts);
+    if_else(cg, &branch);
+    call_block(cg, code->last, args, code->last_tiles, part, parts);
+    if_end(cg, &branch);
+}

@@ -1,0 +1,198 @@
+/* Staging of row operands and packing of column operands (contract.h), inside a kernel. Sources are i8. */
+#include "codegen/contract.h"
+
+int64_t panel_bytes(const Dot *dot, int64_t groups) {
+    return groups * PANEL * dot_group(dot);
+}
+
+/* --- staging --- */
+
+/* A vector (or scalar) of i8 as staged elements; rows are biased, columns are not. */
+static LLVMValueRef staged(Codegen *cg, const Dot *dot, LLVMValueRef x, bool rows) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    bool vector = LLVMGetTypeKind(type) == LLVMVectorTypeKind;
+    if (dot->bytes == 2)
+        return LLVMBuildSExt(cg->builder, x, vector ? LLVMVectorType(cg->i16, LLVMGetVectorSize(type)) : cg->i16, "");
+    if (!rows || !dot->biased)
+        return x;
+    LLVMValueRef high = LLVMConstInt(cg->i8, 0x80, false), bits[SLACK];
+    if (!vector)
+        return LLVMBuildXor(cg->builder, x, high, "");
+    for (unsigned i = 0; i < LLVMGetVectorSize(type); i++)
+        bits[i] = high;
+    return LLVMBuildXor(cg->builder, x, LLVMConstVector(bits, LLVMGetVectorSize(type)), "");
+}
+
+void stage_one(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to) {
+    store_bytes(cg, staged(cg, dot, load_bytes(cg, cg->i8, source, 1), true), to, (unsigned)dot->bytes);
+}
+
+static int64_t chunk_of(int64_t n, int64_t most) {
+    int64_t chunk = 1;
+    while (chunk * 2 <= n && chunk * 2 <= most)
+        chunk *= 2;
+    return chunk;
+}
+
+static void stage_chunk(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, LLVMValueRef at, int64_t chunk) {
+    LLVMTypeRef type = LLVMVectorType(cg->i8, (unsigned)chunk);
+    LLVMValueRef x = load_bytes(cg, type, byte_at(cg, source, at), 1);
+    store_bytes(cg, staged(cg, dot, x, true), byte_at(cg, to, mul_by(cg, at, dot->bytes)), (unsigned)dot->bytes);
+}
+
+void stage_run(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, int64_t n) {
+    int64_t chunk = chunk_of(n, 64);
+    Loop loop = loop_begin_step(cg, const64(cg, 0), const64(cg, n - chunk + 1), chunk);
+    stage_chunk(cg, dot, source, to, loop.index, chunk);
+    loop_end(cg, &loop);
+    if (n % chunk != 0)
+        stage_chunk(cg, dot, source, to, const64(cg, n - chunk), chunk);
+}
+
+/* a0 a1 .. and b0 b1 .. in units of `unit` lanes to a0 b0 a1 b1 .. */
+static LLVMValueRef zip(Codegen *cg, LLVMValueRef a, LLVMValueRef b, unsigned unit) {
+    unsigned lanes = LLVMGetVectorSize(LLVMTypeOf(a));
+    LLVMValueRef mask[2 * SLACK];
+    for (unsigned i = 0; i < 2 * lanes; i++) {
+        unsigned pair = i / (2 * unit), within = i % (2 * unit);
+        mask[i] = const32(cg, (within >= unit ? lanes : 0) + pair * unit + within % unit);
+    }
+    return LLVMBuildShuffleVector(cg->builder, a, b, LLVMConstVector(mask, 2 * lanes), "");
+}
+
+static void interleave_chunk(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to,
+                             LLVMValueRef at, int64_t chunk, bool rows) {
+    LLVMTypeRef type = LLVMVectorType(cg->i8, (unsigned)chunk);
+    LLVMValueRef x[4];
+    for (int i = 0; i < dot->quad; i++) {
+        if (sources[i] == NULL) {
+            x[i] = LLVMConstNull(type);
+            continue;
+        }
+        x[i] = load_bytes(cg, type, byte_at(cg, sources[i], at), 1);
+        if (valid != NULL)
+            x[i] = choose(cg, valid[i], x[i], LLVMConstNull(type));
+    }
+    LLVMValueRef all = x[0];
+    if (dot->quad == 2)
+        all = zip(cg, x[0], x[1], 1);
+    if (dot->quad == 4)
+        all = zip(cg, zip(cg, x[0], x[1], 1), zip(cg, x[2], x[3], 1), 2);
+    LLVMValueRef address = byte_at(cg, to, mul_by(cg, at, dot_group(dot)));
+    store_bytes(cg, staged(cg, dot, all, rows), address, (unsigned)dot_group(dot));
+}
+
+void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to, int64_t n,
+                       bool rows) {
+    int64_t chunk = chunk_of(n, 16);
+    Loop loop = loop_begin_step(cg, const64(cg, 0), const64(cg, n - chunk + 1), chunk);
+    interleave_chunk(cg, dot, sources, valid, to, loop.index, chunk, rows);
+    loop_end(cg, &loop);
+    if (n % chunk != 0)
+        interleave_chunk(cg, dot, sources, valid, to, const64(cg, n - chunk), chunk, rows);
+}
+
+void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes) {
+    LLVMBuildMemSet(cg->builder, to, LLVMConstInt(cg->i8, dot->biased ? 0x80 : 0, false), const64(cg, bytes), INTC_ARENA_ALIGN);
+}
+
+/* --- packing --- */
+
+static void store_column(Codegen *cg, const Dot *dot, LLVMValueRef x, LLVMValueRef group, int lane) {
+    store_bytes(cg, staged(cg, dot, x, false), byte_at_const(cg, group, lane * dot->bytes), (unsigned)dot->bytes);
+}
+
+/* Adjacent columns: rows of 16 interleaved. */
+static void pack_rows(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef packed) {
+    LLVMValueRef sources[4];
+    int64_t full = columns->k / dot->quad, rest = columns->k % dot->quad, group = PANEL * dot_group(dot);
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, full));
+    LLVMValueRef base = byte_at(cg, source, mul_by(cg, loop.index, dot->quad * columns->k_stride));
+    for (int i = 0; i < dot->quad; i++)
+        sources[i] = byte_at_const(cg, base, i * columns->k_stride);
+    stage_interleaved(cg, dot, sources, NULL, byte_at(cg, packed, mul_by(cg, loop.index, group)), PANEL, false);
+    loop_end(cg, &loop);
+    if (rest == 0)
+        return;
+    for (int i = 0; i < dot->quad; i++)
+        sources[i] = i < rest ? byte_at_const(cg, source, (full * dot->quad + i) * columns->k_stride) : NULL;
+    stage_interleaved(cg, dot, sources, NULL, byte_at_const(cg, packed, full * group), PANEL, false);
+}
+
+/* One column whose K is regular: groups of adjacent bytes are moved as a word. */
+static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
+    int64_t full = columns->k / dot->quad, group = PANEL * dot_group(dot), stride = columns->k_stride;
+    LLVMTypeRef word = LLVMVectorType(cg->i8, (unsigned)dot->quad);
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, full));
+    LLVMValueRef from = byte_at(cg, source, mul_by(cg, loop.index, dot->quad * stride));
+    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, group));
+    if (stride == 1)
+        store_bytes(cg, staged(cg, dot, load_bytes(cg, word, from, 1), false), at, (unsigned)dot_group(dot));
+    for (int i = 0; stride != 1 && i < dot->quad; i++)
+        store_column(cg, dot, load_bytes(cg, cg->i8, byte_at_const(cg, from, i * stride), 1), at, i);
+    loop_end(cg, &loop);
+    int64_t rest = columns->k % dot->quad;
+    for (int i = 0; rest != 0 && i < dot->quad; i++) {
+        LLVMValueRef byte = byte_at_const(cg, source, (full * dot->quad + i) * stride);
+        LLVMValueRef x = i < rest ? load_bytes(cg, cg->i8, byte, 1) : LLVMConstInt(cg->i8, 0, false);
+        store_column(cg, dot, x, byte_at_const(cg, to, full * group), i);
+    }
+}
+
+static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
+    LLVMValueRef table = const_table(cg, columns->name, cg->i32, columns->lanes, (int)(columns->groups * dot->quad));
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
+    LLVMValueRef entries = byte_at(cg, table, mul_by(cg, loop.index, 4 * dot->quad));
+    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, PANEL * dot_group(dot)));
+    for (int i = 0; i < dot->quad; i++) {
+        LLVMValueRef offset = load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * i), 4);
+        LLVMValueRef none = compare(cg, LLVMIntSLT, offset, const32(cg, 0));
+        LLVMValueRef place = as_bits(cg, smax(cg, offset, const32(cg, 0)), 64);
+        LLVMValueRef x = load_bytes(cg, cg->i8, byte_at(cg, source, place), 1);
+        store_column(cg, dot, choose(cg, none, LLVMConstInt(cg->i8, 0, false), x), at, i);
+    }
+    loop_end(cg, &loop);
+}
+
+void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums) {
+    LLVMTypeRef type = dot_accumulator(cg, dot);
+    LLVMValueRef locals[PANEL], ones = dot_splat(cg, dot, factor);
+    int vectors = PANEL / dot->lanes;
+    for (int i = 0; i < vectors; i++)
+        locals[i] = local_new(cg, type, LLVMConstNull(type));
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, groups));
+    LLVMValueRef at = byte_at(cg, packed, mul_by(cg, loop.index, PANEL * dot_group(dot)));
+    for (int i = 0; i < vectors; i++) {
+        LLVMValueRef columns = dot_load_columns(cg, dot, byte_at_const(cg, at, i * dot->lanes * dot_group(dot)));
+        local_set(cg, locals[i], dot_emit(cg, dot, local_get(cg, type, locals[i]), ones, columns));
+    }
+    loop_end(cg, &loop);
+    for (int i = 0; i < vectors; i++)
+        sums[i] = local_get(cg, type, locals[i]);
+}
+
+void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
+                LLVMValueRef init) {
+    if (columns->lanes == NULL && columns->column_stride == 1) {
+        pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, PANEL)), packed);
+    } else {
+        Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, PANEL));
+        LLVMValueRef column = add(cg, mul_by(cg, panel, PANEL), loop.index);
+        column = smin(cg, column, const64(cg, columns->columns - 1));
+        LLVMValueRef from = byte_at(cg, source, mul_by(cg, column, columns->column_stride));
+        LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, dot_group(dot)));
+        if (columns->lanes == NULL)
+            pack_column_linear(cg, dot, columns, from, to);
+        else
+            pack_column_table(cg, dot, columns, from, to);
+        loop_end(cg, &loop);
+    }
+    if (init == NULL)
+        return;
+    LLVMValueRef sums[PANEL];
+    panel_sums(cg, dot, packed, columns->groups, 128, sums);
+    for (int i = 0; i < PANEL / dot->lanes; i++) {
+        LLVMValueRef negative = LLVMBuildNeg(cg->builder, sums[i], "");
+        store_bytes(cg, negative, byte_at_const(cg, init, (int64_t)i * dot->lanes * 4), (unsigned)dot->lanes * 4);
+    }
+}

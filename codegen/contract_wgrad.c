@@ -1,0 +1,399 @@
+/* conv_wgrad: rows are (tap, channel) of x, columns are channels of dy, K runs over pixels and images. `quad` images are interleaved, so
+ * that a group of K is the same pixel of as many images and every tap is a constant offset. Images come in chunks that fit a cache; each
+ * chunk is staged and then added to sums [slice][group][panel][row][16], which are brought to the order of the weights at the end. Needs
+ * planned values of i8 in any order; writes the i32 or i64 result. 1-D and 2-D are 3-D with sizes of 1. */
+#include "codegen/contract.h"
+
+#include <string.h>
+
+enum { CHUNK_BYTES = 512 * 1024, WANTED_TASKS = 8, MAX_OUTER = 4 };
+
+typedef struct {
+    const Node *node;
+    Dot dot;
+    const Value *x, *dy, *w;
+    int64_t batch, groups;
+    int64_t channels, columns; /* of x and of dy in a group */
+    int64_t size[3], out[3], kernel[3], stride[3], low[3], dilation[3], staged[3];
+    int64_t xs[5], ys[5], ws[5];  /* strides N C D H W; of w O I D H W */
+    int64_t pixel, step[3];       /* bytes of a staged pixel of `quad` images, and to the next pixel */
+    int64_t image;                /* bytes of `quad` staged images */
+    int64_t pixels;               /* of dy */
+    int64_t quads, chunks, chunk; /* runs of `quad` images: all, and in a chunk */
+    int64_t slices, slice;        /* of a chunk, and runs in each */
+    int64_t rows, panels;
+    Type type;                                          /* of the sums */
+    int64_t x_at, dy_at, sums_at, columns_at, index_at; /* scratch */
+    Axis outer[MAX_OUTER];                              /* loops over K outside of the product; c: groups */
+    int outers;
+    ProductCode code;
+    int64_t parts;
+} Wgrad;
+
+static void strides5(const Value *value, int64_t *to) {
+    int64_t stride[MAX_RANK];
+    value_strides(value, stride);
+    int rank = value->shape.rank;
+    memset(to, 0, 5 * sizeof *to);
+    to[0] = stride[0];
+    to[1] = stride[1];
+    for (int i = 2; i < rank; i++)
+        to[5 - rank + i] = stride[i];
+}
+
+static void dims3(int rank, const int64_t *list, int64_t absent, int64_t *to) {
+    for (int i = 0; i < 3; i++)
+        to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
+}
+
+static void describe(Wgrad *wgrad) {
+    const Node *node = wgrad->node;
+    int rank = wgrad->x->shape.rank - 2, count;
+    wgrad->batch = wgrad->x->shape.dim[0];
+    wgrad->groups = attr_int(node, "group", 1);
+    wgrad->channels = wgrad->x->shape.dim[1] / wgrad->groups;
+    wgrad->columns = wgrad->dy->shape.dim[1] / wgrad->groups;
+    dims3(rank, wgrad->x->shape.dim + 2, 1, wgrad->size);
+    dims3(rank, wgrad->dy->shape.dim + 2, 1, wgrad->out);
+    dims3(rank, wgrad->w->shape.dim + 2, 1, wgrad->kernel);
+    dims3(rank, attr_ints(node, "strides", &count), 1, wgrad->stride);
+    dims3(rank, attr_ints(node, "pads", &count), 0, wgrad->low);
+    dims3(rank, attr_ints(node, "dilations", &count), 1, wgrad->dilation);
+    strides5(wgrad->x, wgrad->xs);
+    strides5(wgrad->dy, wgrad->ys);
+    strides5(wgrad->w, wgrad->ws);
+    for (int i = 0; i < 3; i++) {
+        int64_t reach = (wgrad->out[i] - 1) * wgrad->stride[i] + (wgrad->kernel[i] - 1) * wgrad->dilation[i] + 1;
+        int64_t least = wgrad->size[i] + wgrad->low[i];
+        wgrad->staged[i] = reach > least ? reach : least;
+    }
+    wgrad->pixel = wgrad->channels * wgrad->groups * dot_group(&wgrad->dot);
+    wgrad->step[2] = wgrad->pixel;
+    wgrad->step[1] = wgrad->step[2] * wgrad->staged[2];
+    wgrad->step[0] = wgrad->step[1] * wgrad->staged[1];
+    wgrad->image = round_up(wgrad->step[0] * wgrad->staged[0] + SLACK, INTC_ARENA_ALIGN);
+    wgrad->pixels = wgrad->out[0] * wgrad->out[1] * wgrad->out[2];
+    wgrad->rows = wgrad->channels * wgrad->kernel[0] * wgrad->kernel[1] * wgrad->kernel[2];
+    wgrad->panels = panel_count(wgrad->columns);
+    wgrad->type = wgrad->w->type;
+}
+
+static void plan_chunks(Wgrad *wgrad) {
+    const Dot *dot = &wgrad->dot;
+    int64_t bytes = wgrad->image + wgrad->groups * wgrad->panels * panel_bytes(dot, wgrad->pixels);
+    int64_t fit = CHUNK_BYTES / bytes < 1 ? 1 : CHUNK_BYTES / bytes;
+    wgrad->quads = (wgrad->batch + dot->quad - 1) / dot->quad;
+    wgrad->chunks = (wgrad->quads + fit - 1) / fit;
+    wgrad->chunk = (wgrad->quads + wgrad->chunks - 1) / wgrad->chunks;
+    int64_t tiles = wgrad->groups * wgrad->panels * ((wgrad->rows + 11) / 12);
+    int64_t slices = (WANTED_TASKS + tiles - 1) / tiles;
+    slices = slices > wgrad->chunk ? wgrad->chunk : slices;
+    wgrad->slice = (wgrad->chunk + slices - 1) / slices;
+    wgrad->slices = (wgrad->chunk + wgrad->slice - 1) / wgrad->slice;
+    wgrad->chunk = wgrad->slice * wgrad->slices;
+    wgrad->chunks = (wgrad->quads + wgrad->chunk - 1) / wgrad->chunk;
+}
+
+static int64_t largest_divisor(int64_t n, int64_t most) {
+    int64_t best = most < 1 ? 1 : most;
+    while (n % best != 0)
+        best--;
+    return best;
+}
+
+/* K of one product: all of a slice, or, for i64 sums, as much as fits an i32 even where rows are biased; the rest are outer loops. */
+static void plan_k(Wgrad *wgrad, Product *product) {
+    int64_t most = wgrad->type == T_I64 ? MAX_I32_TERMS / 2 / wgrad->dot.quad : INT64_MAX, groups = 1, inside = 1;
+    Axis all[4] = {{wgrad->slice, wgrad->image, 0}};
+    for (int i = 0; i < 3; i++)
+        all[i + 1] = (Axis){wgrad->out[i], wgrad->stride[i] * wgrad->step[i], 0};
+    for (int i = 3; i >= 0; i--) {
+        int64_t kept = inside * all[i].count <= most ? all[i].count : largest_divisor(all[i].count, most / inside);
+        memmove(product->k + 1, product->k, (MAX_AXES - 1) * sizeof *product->k);
+        product->k[0] = (Axis){kept, all[i].a, 0};
+        if (kept < all[i].count) {
+            wgrad->outer[wgrad->outers++] = (Axis){all[i].count / kept, all[i].a * kept, groups * kept};
+            most = 0;
+        }
+        inside *= kept;
+        groups *= all[i].count;
+    }
+    product->ks = 4;
+    for (int i = 0; i < product->ks;) {
+        if (product->k[i].count == 1 && product->ks > 1) {
+            memmove(product->k + i, product->k + i + 1, (size_t)(product->ks - i - 1) * sizeof *product->k);
+            product->ks--;
+        } else {
+            i++;
+        }
+    }
+}
+
+static void plan_product(Codegen *cg, Wgrad *wgrad) {
+    int64_t group = dot_group(&wgrad->dot);
+    Product product = {.rows = 4,
+                       .name = arena_printf(cg->memory, "%s.wgrad%d", cg->prefix, wgrad->node->id),
+                       .groups = wgrad->chunk * wgrad->pixels,
+                       .columns = wgrad->panels * PANEL,
+                       .column_stride = 1,
+                       .panel_stride = wgrad->rows * PANEL,
+                       .type = wgrad->type};
+    int64_t c = wgrad->channels * PANEL;
+    for (int i = 2; i >= 0; i--) {
+        product.row[i] = (Axis){wgrad->kernel[i], wgrad->dilation[i] * wgrad->step[i], c};
+        c *= wgrad->kernel[i];
+    }
+    product.row[3] = (Axis){wgrad->channels, group, PANEL};
+    plan_k(wgrad, &product);
+    product.accumulate = product.exclusive = wgrad->chunks > 1 || wgrad->outers > 0;
+    wgrad->code = product_new(cg, &wgrad->dot, &product);
+    int64_t tasks = wgrad->groups * wgrad->slices * product_blocks(&wgrad->code);
+    wgrad->parts = (2 * WANTED_TASKS + tasks - 1) / tasks;
+    if (wgrad->parts > product_parts(&wgrad->code))
+        wgrad->parts = product_parts(&wgrad->code);
+}
+
+/* --- scratch --- */
+
+static int64_t sums_bytes(const Wgrad *wgrad) {
+    return wgrad->rows * PANEL * type_bytes(wgrad->type); /* of one panel */
+}
+
+static int64_t panel_total(const Wgrad *wgrad) {
+    return wgrad->groups * wgrad->panels;
+}
+
+static void allocate(Codegen *cg, Wgrad *wgrad) {
+    wgrad->x_at = scratch_alloc(cg, wgrad->chunk * wgrad->image);
+    wgrad->dy_at = scratch_alloc(cg, panel_total(wgrad) * panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels) + SLACK);
+    wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
+    wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * PANEL * 8);
+    wgrad->index_at = scratch_alloc(cg, 8);
+}
+
+static LLVMValueRef chunk_index(Codegen *cg, const Wgrad *wgrad) {
+    return load_bytes(cg, cg->i64, arena_at(cg, wgrad->index_at), 8);
+}
+
+static void clear(Codegen *cg, const Wgrad *wgrad) {
+    LLVMValueRef zero = LLVMConstInt(cg->i8, 0, false);
+    int64_t sums = wgrad->slices * panel_total(wgrad), bytes = sums_bytes(wgrad);
+    kernel_begin(cg, wgrad->node, "clear");
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef at = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, loop.index, bytes));
+    LLVMBuildMemSet(cg->builder, at, zero, const64(cg, bytes), INTC_ARENA_ALIGN);
+    loop_end(cg, &loop);
+    kernel_end(cg, sums, sums * bytes / 32);
+    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, panel_total(wgrad) * PANEL * 8), INTC_ARENA_ALIGN);
+}
+
+/* --- staging --- */
+
+/* Of the images of one run: their addresses in x or dy, clamped, and whether they exist. */
+typedef struct {
+    LLVMValueRef at[4], valid[4];
+    bool all; /* every image exists */
+} Images;
+
+static Images images_of(Codegen *cg, const Wgrad *wgrad, const Value *value, int64_t stride, LLVMValueRef run) {
+    Images images = {.all = wgrad->batch == wgrad->chunks * wgrad->chunk * wgrad->dot.quad};
+    LLVMValueRef base = arena_at(cg, value->offset);
+    for (int i = 0; i < wgrad->dot.quad; i++) {
+        LLVMValueRef index = add_const(cg, mul_by(cg, run, wgrad->dot.quad), i);
+        images.valid[i] = compare(cg, LLVMIntSLT, index, const64(cg, wgrad->batch));
+        images.at[i] = byte_at(cg, base, mul_by(cg, smin(cg, index, const64(cg, wgrad->batch - 1)), stride));
+    }
+    return images;
+}
+
+static void offset_images(Codegen *cg, const Wgrad *wgrad, const Images *images, LLVMValueRef offset, LLVMValueRef *to) {
+    for (int i = 0; i < wgrad->dot.quad; i++)
+        to[i] = byte_at(cg, images->at[i], offset);
+}
+
+static bool contiguous(const int64_t *stride, int64_t channels, int64_t width) {
+    return (channels == 1 || stride[1] == 1) && (width == 1 || stride[4] == channels);
+}
+
+static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
+    const Dot *dot = &wgrad->dot;
+    int64_t channels = wgrad->channels * wgrad->groups;
+    Images images = images_of(cg, wgrad, wgrad->x, wgrad->xs[0], run);
+    stage_zero(cg, dot, to, wgrad->image);
+    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[0]));
+    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[1]));
+    LLVMValueRef offset = add(cg, mul_by(cg, depth.index, wgrad->xs[2]), mul_by(cg, high.index, wgrad->xs[3])), sources[4];
+    LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, wgrad->low[0]), wgrad->step[0]),
+                             mul_by(cg, add_const(cg, high.index, wgrad->low[1]), wgrad->step[1]));
+    LLVMValueRef row = byte_at(cg, to, add_const(cg, place, wgrad->low[2] * wgrad->step[2]));
+    offset_images(cg, wgrad, &images, offset, sources);
+    if (contiguous(wgrad->xs, channels, wgrad->size[2])) {
+        stage_interleaved(cg, dot, sources, NULL, row, wgrad->size[2] * channels, true);
+    } else {
+        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, channels));
+        Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[2]));
+        LLVMValueRef from = add(cg, mul_by(cg, channel.index, wgrad->xs[1]), mul_by(cg, wide.index, wgrad->xs[4]));
+        LLVMValueRef at = byte_at(cg, row, add(cg, mul_by(cg, channel.index, dot_group(dot)), mul_by(cg, wide.index, wgrad->step[2])));
+        for (int i = 0; i < dot->quad; i++)
+            stage_one(cg, dot, byte_at(cg, sources[i], from), byte_at_const(cg, at, i * dot->bytes));
+        loop_end(cg, &wide);
+        loop_end(cg, &channel);
+    }
+    loop_end(cg, &high);
+    loop_end(cg, &depth);
+}
+
+/* One pixel of dy into every panel; images that do not exist are zero. */
+static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, LLVMValueRef offset, LLVMValueRef to) {
+    const Dot *dot = &wgrad->dot;
+    int64_t panel_step = panel_bytes(dot, wgrad->chunk * wgrad->pixels);
+    Loop group = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->groups));
+    Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->panels));
+    LLVMValueRef at = add(cg, mul_by(cg, group.index, wgrad->panels), panel.index), sources[4];
+    at = byte_at(cg, to, mul_by(cg, at, panel_step));
+    LLVMValueRef first = mul_by(cg, panel.index, PANEL), base = mul_by(cg, group.index, wgrad->columns);
+    if (wgrad->ys[1] == 1) {
+        offset_images(cg, wgrad, images, add(cg, offset, add(cg, base, first)), sources);
+        stage_interleaved(cg, dot, sources, images->all ? NULL : images->valid, at, PANEL, false);
+    } else {
+        Loop column = loop_begin(cg, const64(cg, 0), const64(cg, PANEL));
+        LLVMValueRef channel = smin(cg, add(cg, first, column.index), const64(cg, wgrad->columns - 1));
+        offset_images(cg, wgrad, images, add(cg, offset, mul_by(cg, add(cg, base, channel), wgrad->ys[1])), sources);
+        stage_interleaved(cg, dot, sources, images->all ? NULL : images->valid, byte_at(cg, at, mul_by(cg, column.index, dot_group(dot))),
+                          1, false);
+        loop_end(cg, &column);
+    }
+    loop_end(cg, &panel);
+    loop_end(cg, &group);
+}
+
+static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
+    Images images = images_of(cg, wgrad, wgrad->dy, wgrad->ys[0], run);
+    int64_t group = PANEL * dot_group(&wgrad->dot);
+    Loop loops[3];
+    LLVMValueRef offset = const64(cg, 0), pixel = const64(cg, 0);
+    for (int i = 0; i < 3; i++) {
+        loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->out[i]));
+        offset = add(cg, offset, mul_by(cg, loops[i].index, wgrad->ys[2 + i]));
+        pixel = add(cg, mul_by(cg, pixel, wgrad->out[i]), loops[i].index);
+    }
+    stage_pixel(cg, wgrad, &images, offset, byte_at(cg, to, mul_by(cg, pixel, group)));
+    for (int i = 2; i >= 0; i--)
+        loop_end(cg, &loops[i]);
+}
+
+static void stage(Codegen *cg, const Wgrad *wgrad) {
+    kernel_begin(cg, wgrad->node, "stage");
+    LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk);
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef run = add(cg, first, loop.index);
+    stage_x(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image)));
+    stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, panel_bytes(&wgrad->dot, wgrad->pixels))));
+    loop_end(cg, &loop);
+    kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * panel_total(wgrad) * PANEL) / 8);
+}
+
+/* --- products --- */
+
+static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
+    const ProductCode *code = &wgrad->code;
+    int64_t blocks = product_blocks(code), panel = panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels);
+    LLVMValueRef part = urem_by(cg, task, wgrad->parts), rest = udiv_by(cg, task, wgrad->parts);
+    LLVMValueRef block = urem_by(cg, rest, blocks);
+    rest = udiv_by(cg, rest, blocks);
+    LLVMValueRef group = urem_by(cg, rest, wgrad->groups), slice = udiv_by(cg, rest, wgrad->groups);
+    LLVMValueRef a = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, slice, wgrad->slice * wgrad->image));
+    a = byte_at(cg, a, mul_by(cg, group, wgrad->channels * dot_group(&wgrad->dot)));
+    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, group, wgrad->panels * panel));
+    b = byte_at(cg, b, mul_by(cg, slice, wgrad->slice * panel_bytes(&wgrad->dot, wgrad->pixels)));
+    LLVMValueRef sums = add(cg, mul_by(cg, slice, wgrad->groups), group);
+    LLVMValueRef c = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, sums, wgrad->panels * sums_bytes(wgrad)));
+    Loop loops[MAX_OUTER];
+    for (int i = 0; i < wgrad->outers; i++) {
+        loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->outer[i].count));
+        a = byte_at(cg, a, mul_by(cg, loops[i].index, wgrad->outer[i].a));
+        b = byte_at(cg, b, mul_by(cg, loops[i].index, panel_bytes(&wgrad->dot, wgrad->outer[i].c)));
+    }
+    product_call(cg, code, a, b, NULL, c, block, part, wgrad->parts);
+    for (int i = wgrad->outers - 1; i >= 0; i--)
+        loop_end(cg, &loops[i]);
+}
+
+/* Adds the sums of the columns of one panel in this chunk. */
+static void sum_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef panel) {
+    int64_t groups = wgrad->chunk * wgrad->pixels;
+    LLVMValueRef sums[PANEL];
+    panel_sums(cg, &wgrad->dot, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, panel, panel_bytes(&wgrad->dot, groups))), groups, 1,
+               sums);
+    LLVMValueRef to = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, panel, PANEL * 8));
+    LLVMTypeRef type = LLVMVectorType(cg->i64, (unsigned)wgrad->dot.lanes);
+    for (int i = 0; i < PANEL / wgrad->dot.lanes; i++) {
+        LLVMValueRef at = byte_at_const(cg, to, (int64_t)i * wgrad->dot.lanes * 8);
+        store_bytes(cg, add(cg, load_bytes(cg, type, at, 8), LLVMBuildSExt(cg->builder, sums[i], type, "")), at, 8);
+    }
+}
+
+static void multiply(Codegen *cg, const Wgrad *wgrad) {
+    int64_t tasks = wgrad->slices * wgrad->groups * product_blocks(&wgrad->code) * wgrad->parts;
+    int64_t sums = wgrad->dot.biased ? panel_total(wgrad) : 0;
+    kernel_begin(cg, wgrad->node, "main");
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, loop.index, const64(cg, tasks)));
+    multiply_task(cg, wgrad, loop.index);
+    if_else(cg, &branch);
+    if (sums > 0)
+        sum_task(cg, wgrad, add_const(cg, loop.index, -tasks));
+    if_end(cg, &branch);
+    loop_end(cg, &loop);
+    kernel_end(cg, tasks + sums, wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels);
+}
+
+/* --- the result --- */
+
+static void finish(Codegen *cg, const Wgrad *wgrad) {
+    int64_t bytes = type_bytes(wgrad->type), panel_size = sums_bytes(wgrad);
+    LLVMTypeRef type = element_type(cg, wgrad->type);
+    kernel_begin(cg, wgrad->node, "finish");
+    Loop task = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), panel = urem_by(cg, task.index, wgrad->panels);
+    LLVMValueRef first = mul_by(cg, panel, PANEL), sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, panel_size));
+    LLVMValueRef bias = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, PANEL * 8));
+    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, PANEL), sub(cg, const64(cg, wgrad->columns), first)));
+    LLVMValueRef out = add(cg, add(cg, mul_by(cg, group, wgrad->columns), first), column.index);
+    LLVMValueRef off = mul_by(cg, load_bytes(cg, cg->i64, byte_at(cg, bias, mul_by(cg, column.index, 8)), 8), 128);
+    off = as_bits(cg, off, (int)bytes * 8);
+    LLVMValueRef place = mul_by(cg, out, wgrad->ws[0]), row = const64(cg, 0);
+    static const int order[4] = {2, 3, 4, 1};
+    int64_t counts[4] = {wgrad->kernel[0], wgrad->kernel[1], wgrad->kernel[2], wgrad->channels};
+    Loop loops[4];
+    for (int i = 0; i < 4; i++) {
+        loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, counts[i]));
+        place = add(cg, place, mul_by(cg, loops[i].index, wgrad->ws[order[i]]));
+        row = add(cg, mul_by(cg, row, counts[i]), loops[i].index);
+    }
+    LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, PANEL), column.index), bytes));
+    LLVMValueRef total = wgrad->dot.biased ? LLVMBuildNeg(cg->builder, off, "") : LLVMConstInt(type, 0, false);
+    for (int64_t i = 0; i < wgrad->slices; i++)
+        total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * panel_total(wgrad) * panel_size), (unsigned)bytes));
+    store_element(cg, wgrad->w, place, total);
+    for (int i = 3; i >= 0; i--)
+        loop_end(cg, &loops[i]);
+    loop_end(cg, &column);
+    loop_end(cg, &task);
+    kernel_end(cg, panel_total(wgrad), wgrad->slices * panel_total(wgrad) * wgrad->rows * PANEL / 4);
+}
+
+void emit_conv_wgrad(Codegen *cg, const Node *node) {
+    Wgrad wgrad = {.node = node, .dot = dot_for(cg), .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
+    describe(&wgrad);
+    plan_chunks(&wgrad);
+    plan_product(cg, &wgrad);
+    allocate(cg, &wgrad);
+    clear(cg, &wgrad);
+    Loop chunk = loop_begin(cg, const64(cg, 0), const64(cg, wgrad.chunks));
+    store_bytes(cg, chunk.index, arena_at(cg, wgrad.index_at), 8);
+    stage(cg, &wgrad);
+    multiply(cg, &wgrad);
+    loop_end(cg, &chunk);
+    finish(cg, &wgrad);
+}

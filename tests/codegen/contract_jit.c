@@ -1,0 +1,174 @@
+/* See contract_jit.h: a Codegen without a compiler around it, and LLVM's JIT. */
+#include "contract_jit.h"
+
+#include "codegen/emit.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/LLJIT.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int ranges = 1;
+
+void jit_ranges(int count) {
+    ranges = count;
+}
+
+static void run_ranges(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count) {
+    (void)pool;
+    for (int i = ranges - 1; i >= 0; i--)
+        kernel(arena, count * i / ranges, count * (i + 1) / ranges);
+}
+
+static void check(LLVMErrorRef error) {
+    if (error != NULL)
+        internal_error("JIT: %s", LLVMGetErrorMessage(error));
+}
+
+bool jit_runs(const char *name) {
+    char *features = LLVMGetHostCPUFeatures();
+    const char *needed = strcmp(name, "x86-64-v3") == 0   ? "+avx2"
+                         : strcmp(name, "x86-64-v4") == 0 ? "+avx512bw"
+                         : strcmp(name, "vnni256") == 0   ? "+avx512vnni"
+                                                          : "";
+    bool runs = strstr(features, needed) != NULL;
+    LLVMDisposeMessage(features);
+    return runs;
+}
+
+/* The machine that generates code, and the features that the emitters see. */
+static LLVMTargetMachineRef machine_for(const char *name, Codegen *cg) {
+    LLVMInitializeNativeTarget();
+    LLVMInitializeNativeAsmPrinter();
+    char *message = NULL, *host_features = LLVMGetHostCPUFeatures();
+    LLVMTargetRef target;
+    cg->triple = LLVMGetDefaultTargetTriple();
+    if (LLVMGetTargetFromTriple(cg->triple, &target, &message))
+        internal_error("%s", message);
+    bool named = strncmp(name, "x86-64", 6) == 0;
+    cg->cpu = named ? strdup(name) : LLVMGetHostCPUName();
+    cg->features = strcmp(name, "x86-64") == 0      ? ""
+                   : strcmp(name, "x86-64-v3") == 0 ? "+avx2"
+                   : strcmp(name, "x86-64-v4") == 0 ? "+avx2,+avx512bw"
+                   : strcmp(name, "vnni256") == 0   ? "+avx2,+avxvnni"
+                                                    : host_features;
+    LLVMTargetMachineRef machine = LLVMCreateTargetMachine(target, cg->triple, cg->cpu, named ? "" : host_features, LLVMCodeGenLevelDefault,
+                                                           LLVMRelocPIC, LLVMCodeModelDefault);
+    if (strcmp(name, "portable") == 0)
+        cg->triple = "portable";
+    return machine;
+}
+
+static void types(Codegen *cg) {
+    cg->i1 = LLVMInt1TypeInContext(cg->context);
+    cg->i8 = LLVMInt8TypeInContext(cg->context);
+    cg->i16 = LLVMInt16TypeInContext(cg->context);
+    cg->i32 = LLVMInt32TypeInContext(cg->context);
+    cg->i64 = LLVMInt64TypeInContext(cg->context);
+    cg->i128 = LLVMIntTypeInContext(cg->context, 128);
+    cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
+    cg->none = LLVMVoidTypeInContext(cg->context);
+    LLVMTypeRef kernel[] = {cg->ptr, cg->i64, cg->i64};
+    cg->kernel_type = LLVMFunctionType(cg->none, kernel, 3, false);
+}
+
+static void emit(Codegen *cg, const Node *node) {
+    LLVMTypeRef parallel[] = {cg->ptr, cg->ptr, cg->ptr, cg->i64}, entry[] = {cg->ptr, cg->ptr};
+    LLVMAddFunction(cg->module, "intc_rt_parallel", LLVMFunctionType(cg->none, parallel, 4, false));
+    cg->entry = LLVMAddFunction(cg->module, "entry", LLVMFunctionType(cg->none, entry, 2, false));
+    function_start(cg, cg->entry);
+    cg->arena = cg->entry_arena = LLVMGetParam(cg->entry, 0);
+    cg->entry_pool = LLVMGetParam(cg->entry, 1);
+    switch (node->op) {
+    case OP_matmul:
+        emit_matmul(cg, node);
+        break;
+    case OP_conv:
+        emit_conv(cg, node);
+        break;
+    case OP_conv_dgrad:
+        emit_conv_dgrad(cg, node);
+        break;
+    case OP_conv_wgrad:
+        emit_conv_wgrad(cg, node);
+        break;
+    default:
+        internal_error("no contraction");
+    }
+    LLVMBuildRetVoid(cg->builder);
+    char *message = NULL;
+    if (LLVMVerifyModule(cg->module, LLVMReturnStatusAction, &message))
+        internal_error("module: %s", message);
+    LLVMDisposeMessage(message);
+}
+
+static intc_entry *load(Codegen *cg, void **engine) {
+    LLVMMemoryBufferRef object;
+    char *message = NULL;
+    if (LLVMTargetMachineEmitToMemoryBuffer(cg->machine, cg->module, LLVMObjectFile, &message, &object))
+        internal_error("object: %s", message);
+    const char *dump = getenv("CONTRACT_OBJECT");
+    if (dump != NULL) {
+        FILE *file = fopen(dump, "wb");
+        if (file != NULL) {
+            fwrite(LLVMGetBufferStart(object), 1, LLVMGetBufferSize(object), file);
+            fclose(file);
+        }
+    }
+    LLVMOrcLLJITRef jit;
+    check(LLVMOrcCreateLLJIT(&jit, NULL));
+    LLVMOrcJITDylibRef library = LLVMOrcLLJITGetMainJITDylib(jit);
+    LLVMOrcCSymbolMapPair symbols[] = {
+        {LLVMOrcLLJITMangleAndIntern(jit, "intc_rt_parallel"), {(LLVMOrcExecutorAddress)(uintptr_t)run_ranges, {1, 0}}}};
+    check(LLVMOrcJITDylibDefine(library, LLVMOrcAbsoluteSymbols(symbols, 1)));
+    LLVMOrcDefinitionGeneratorRef process;
+    check(LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(&process, LLVMOrcLLJITGetGlobalPrefix(jit), NULL, NULL));
+    LLVMOrcJITDylibAddGenerator(library, process);
+    check(LLVMOrcLLJITAddObjectFile(jit, library, object));
+    LLVMOrcExecutorAddress address;
+    check(LLVMOrcLLJITLookup(jit, &address, "entry"));
+    *engine = jit;
+    return (intc_entry *)(uintptr_t)address;
+}
+
+Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
+    ModuleSource source = {.arena_size = arena_size};
+    Codegen *cg = calloc(1, sizeof *cg);
+    if (cg == NULL)
+        internal_error("no memory");
+    cg->source = &source;
+    cg->memory = node->graph->arena;
+    cg->context = LLVMContextCreate();
+    cg->module = LLVMModuleCreateWithNameInContext("contract", cg->context);
+    cg->builder = LLVMCreateBuilderInContext(cg->context);
+    cg->graph = node->graph;
+    cg->prefix = "test";
+    cg->exponents = arena_alloc(cg->memory, (size_t)node->graph->value_count, sizeof(LLVMValueRef));
+    cg->accesses = arena_alloc(cg->memory, MAX_ACCESSES, sizeof *cg->accesses);
+    types(cg);
+    cg->machine = machine_for(name, cg);
+    char *triple = LLVMGetDefaultTargetTriple();
+    LLVMSetTarget(cg->module, triple);
+    LLVMDisposeMessage(triple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(cg->machine);
+    LLVMSetModuleDataLayout(cg->module, layout);
+    LLVMDisposeTargetData(layout);
+    emit(cg, node);
+    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+    check(LLVMRunPasses(cg->module, "default<O2>", cg->machine, options));
+    LLVMDisposePassBuilderOptions(options);
+    Jit jit = {.arena_size = (arena_size + 63) / 64 * 64 + cg->scratch_size + 64};
+    jit.run = load(cg, &jit.engine);
+    LLVMDisposeBuilder(cg->builder);
+    LLVMDisposeModule(cg->module);
+    LLVMContextDispose(cg->context);
+    LLVMDisposeTargetMachine(cg->machine);
+    free(cg);
+    return jit;
+}
+
+void jit_free(Jit *jit) {
+    check(LLVMOrcDisposeLLJIT(jit->engine));
+}
