@@ -48,6 +48,9 @@ bool onnx_check(const OnnxFile *file, const ImportOptions *options, Diag *diag);
 /* The message of a TensorProto file (as the ONNX test data hold). */
 bool onnx_read_tensor(Arena *arena, const char *path, OnnxTensor *tensor, Diag *diag);
 
+/* The ONNX operators and their versions, one a line. */
+void onnx_list_ops(FILE *out);
+
 /* Names of the graph's inputs that are no initializers, and of its outputs. */
 int onnx_input_count(const OnnxFile *file);
 const char *onnx_input_name(const OnnxFile *file, int index);

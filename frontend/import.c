@@ -173,6 +173,22 @@ static void find_labels(Importer *importer) {
     }
 }
 
+/* Marks the names that the outputs depend on; a node that makes none of them is not looked at. */
+static void find_live(Importer *importer) {
+    const Onnx__GraphProto *graph = importer->file->model->graph;
+    for (size_t i = 0; i < graph->n_output; i++)
+        if (graph->output[i]->name != NULL)
+            names_set(importer->live, graph->output[i]->name, graph->output[i]->name);
+    for (size_t i = graph->n_node; i-- > 0;) {
+        const Onnx__NodeProto *node = graph->node[i];
+        bool live = false;
+        for (size_t k = 0; k < node->n_output && !live; k++)
+            live = names_get(importer->live, node->output[k]) != NULL;
+        for (size_t k = 0; k < node->n_input && live; k++)
+            names_set(importer->live, node->input[k], node->input[k]);
+    }
+}
+
 /* --- nodes --- */
 
 static bool all_constant(OnnxNode *node) {
@@ -272,7 +288,11 @@ static void add_node(Importer *importer, const Onnx__NodeProto *proto) {
     node.in = arena_alloc(importer->arena, proto->n_input + 1, sizeof *node.in);
     node.out = arena_alloc(importer->arena, proto->n_output + 1, sizeof *node.out);
     node.attr_read = arena_alloc(importer->arena, proto->n_attribute + 1, sizeof *node.attr_read);
-    bool ok = true;
+    bool ok = true, live = false;
+    for (size_t i = 0; i < proto->n_output && !live; i++)
+        live = names_get(importer->live, proto->output[i]) != NULL;
+    if (!live)
+        return;
     for (size_t i = 0; i < proto->n_input; i++) {
         if (proto->input[i] == NULL || proto->input[i][0] == '\0')
             continue;
@@ -288,7 +308,7 @@ static void add_node(Importer *importer, const Onnx__NodeProto *proto) {
             continue;
         if (names_get(importer->tensors, proto->output[i]) != NULL)
             ok = node_refuse(&node, "output '%s' exists already", proto->output[i]);
-        else
+        else if (names_get(importer->live, proto->output[i]) != NULL)
             node.out[i] = operand_new(importer, proto->output[i]);
     }
     node.out_count = (int)proto->n_output;
@@ -344,6 +364,8 @@ static void run(Importer *importer) {
     }
     importer->tensors = names_new(importer->arena, entries);
     importer->labels = names_new(importer->arena, carried);
+    importer->live = names_new(importer->arena, carried + graph->n_output);
+    find_live(importer);
     importer->graph->stage = STAGE_LOWERED;
     importer->opset = model_opset(importer->file->model, importer->diag);
     find_labels(importer);
@@ -354,6 +376,24 @@ static void run(Importer *importer) {
     for (size_t i = 0; i < graph->n_node; i++)
         add_node(importer, graph->node[i]);
     add_outputs(importer);
+}
+
+/* What the user may not know about the model. */
+static void report_notes(const Importer *importer) {
+    const Onnx__GraphProto *graph = importer->file->model->graph;
+    int convolutions = importer->convolutions_with_bias, dropouts = importer->frozen_dropouts;
+    bool normalised = false;
+    for (size_t i = 0; i < graph->n_node && !normalised; i++)
+        normalised = graph->node[i]->op_type != NULL && strcmp(graph->node[i]->op_type, "BatchNormalization") == 0;
+    if (convolutions > 0 && !normalised)
+        diag_note(importer->diag, NULL,
+                  "%d convolution%s with bias, no BatchNormalization; if the model had one, the exporter folded it: to keep it export with "
+                  "dynamo=True, optimize=False or training=TRAINING",
+                  convolutions, convolutions == 1 ? "" : "s");
+    if (dropouts > 0)
+        diag_note(importer->diag, NULL,
+                  "%d Dropout %s frozen (training_mode is false): exported in evaluation mode, nothing is dropped while training", dropouts,
+                  dropouts == 1 ? "node is" : "nodes are");
 }
 
 static Graph *import(const OnnxFile *file, const ImportOptions *options, const char *name, bool training, bool checking, Diag *diag) {
@@ -378,15 +418,8 @@ static Graph *import(const OnnxFile *file, const ImportOptions *options, const c
     run(importer);
     if (options->loss != NULL && diag_errors(diag) == errors)
         loss_join(importer);
-    if (importer->convolutions_with_bias > 0 && importer->normalisations == 0 && options->loss != NULL)
-        diag_note(diag, NULL,
-                  "%d convolution%s with bias, no BatchNormalization; if the model had one, the exporter folded it: to keep it export with "
-                  "dynamo=True, optimize=False or training=TRAINING",
-                  importer->convolutions_with_bias, importer->convolutions_with_bias == 1 ? "" : "s");
-    if (importer->frozen_dropouts > 0 && options->loss != NULL)
-        diag_note(diag, NULL,
-                  "%d Dropout %s frozen (training_mode is false): exported in evaluation mode, nothing is dropped while training",
-                  importer->frozen_dropouts, importer->frozen_dropouts == 1 ? "node is" : "nodes are");
+    if (options->loss != NULL && !training)
+        report_notes(importer);
     return importer->graph;
 }
 

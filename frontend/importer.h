@@ -51,9 +51,10 @@ typedef struct {
     NameMap *tensors;        /* Operand by name */
     const NameMap *exported; /* the operands of an import at the exported batch, where --batch binds another; else NULL */
     int64_t old_batch, new_batch;
+    NameMap *live;   /* names that the outputs depend on */
     NameMap *labels; /* names on the way to a loss's labels */
     LossNode loss;   /* the last one; loss.loss NULL: none */
-    int convolutions_with_bias, normalisations, frozen_dropouts;
+    int convolutions_with_bias, frozen_dropouts;
 } Importer;
 
 struct OnnxNode {

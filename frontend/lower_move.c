@@ -114,9 +114,13 @@ static bool flatten_target(OnnxNode *node, Shape *shape) {
         return node_refuse(node, "axis %lld is outside [%d, %d]", (long long)axis, -in.rank, in.rank);
     axis += axis < 0 ? in.rank : 0;
     *shape = (Shape){.rank = 2, .dim = {1, 1}};
+    const Importer *importer = node->importer;
+    const Operand *old = importer->exported != NULL ? names_get(importer->exported, node->in[0]->name) : NULL;
+    bool rebound = axis == 0 && old != NULL && old->known && !shape_equal(old->shape, in);
     for (int i = 0; i < in.rank; i++)
-        shape->dim[i >= axis] *= in.dim[i];
-    return true;
+        shape->dim[i >= axis] *= rebound ? old->shape.dim[i] : in.dim[i];
+    /* Exported for batch 1, axis 0 keeps the row as axis 1 does; for more rows only the latter makes sense. */
+    return !rebound || rebind(node, shape);
 }
 
 static bool squeeze_target(OnnxNode *node, Shape *shape) {

@@ -55,3 +55,12 @@ const char *onnx_op_hint(const char *op_type) {
             return hints[i].hint;
     return NULL;
 }
+
+void onnx_list_ops(FILE *out) {
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        fprintf(out, "%s%s%s, versions", rows[i].domain, rows[i].domain[0] != '\0' ? "." : "", rows[i].op_type);
+        for (const int *since = rows[i].since; *since != 0; since++)
+            fprintf(out, " %d", *since);
+        fprintf(out, "%s\n", rows[i].lower == NULL ? ", on constants and shapes only" : "");
+    }
+}
