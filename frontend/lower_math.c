@@ -191,16 +191,24 @@ bool lower_clip(OnnxNode *node) {
     if (isnan(low) || isnan(high))
         return node_refuse(node, "a bound is not a number");
     low = low > high ? high : low; /* ONNX: then every element is max */
+    /* OP_clip keeps the bound of its operand, so that its range holds 0: another range is moved there and back. */
+    double shift = low > 0 ? low : high < 0 ? high : 0;
+    Value *x = node_value(node, 0);
+    if (shift != 0)
+        x = node_emit(node, OP_sub, INPUTS(x, node_const_value(node, (Shape){0}, &shift)), NO_ATTRS);
     /* The largest float as a bound is how exporters write none. */
     Attr attrs[2];
     int count = 0;
     if (low > -(double)FLT_MAX)
-        attrs[count++] = ATTR_R("min", low);
+        attrs[count++] = ATTR_R("min", low - shift);
     if (high < (double)FLT_MAX)
-        attrs[count++] = ATTR_R("max", high);
+        attrs[count++] = ATTR_R("max", high - shift);
     if (count == 0)
         return node_alias(node, 0, 0);
-    return node_set(node, 0, node_emit(node, OP_clip, INPUTS(node_value(node, 0)), attrs, count));
+    x = node_emit(node, OP_clip, INPUTS(x), attrs, count);
+    if (shift != 0)
+        x = node_emit(node, OP_add, INPUTS(x, node_const_value(node, (Shape){0}, &shift)), NO_ATTRS);
+    return node_set(node, 0, x);
 }
 
 /* --- reductions --- */

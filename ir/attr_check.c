@@ -150,6 +150,8 @@ static bool check_value(const Node *node, Diag *diag, const char *where, const R
         good = fabs(attr->real) <= 65536;
     else if (strcmp(attr->name, "value") == 0)
         good = isfinite(attr->real);
+    else if (node->op == OP_clip) /* the range holds 0: no magnitude grows, so that the bound stays the operand's */
+        good = strcmp(attr->name, "min") == 0 ? attr->real <= 0 : attr->real >= 0;
     else
         good = !isnan(attr->real);
     return good || refuse(node, diag, where, rule->name, "is out of range");

@@ -86,6 +86,8 @@ static const Case cases[] = {
     {"scaled", X "  %s : i32[] <=9 = state\n  %y : i8[2x3] <=128 e? = rescale %x, %s {bits=8, round=\"stochastic\", stream=1}\n",
      "rescale: attribute round is stochastic, but a fixed exponent rounds to nearest"},
     {"scaled", X "  %y : i8[2x3] <=127 e? = clip %x {min=nan}\n", "clip: attribute min is out of range"},
+    {"scaled", X "  %y : i8[2x3] <=127 e? = clip %x {min=0.5}\n", "clip: attribute min is out of range"},
+    {"scaled", X "  %y : i8[2x3] <=127 e? = clip %x {max=-0.5}\n", "clip: attribute max is out of range"},
     {"scaled", X "  %y : i64[2x3] <=127 e? = mul_const %x {value=inf}\n", "mul_const: attribute value is out of range"},
     {"scaled", "  %y : i8[2] <=1 = random_mask {shape=[2], ratio=1.5, stream=1}\n", "random_mask: attribute ratio is out of range"},
     /* stages of ops */
