@@ -90,6 +90,10 @@ static bool run_sgd(Compilation *c) {
     return pass_sgd(c->graph[TRAIN], c->gradients, c->diag);
 }
 
+static bool run_simplify(Compilation *c) {
+    return each(c, pass_fold) && each(c, pass_dce);
+}
+
 static bool run_exponents(Compilation *c) {
     return pass_exponents(c->graph[TRAIN], &c->options->pass, c->diag) && pass_exponents(c->graph[INFER], &c->options->pass, c->diag);
 }
