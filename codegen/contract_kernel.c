@@ -231,17 +231,14 @@ static int64_t groups_below(const Product *product, int level) {
     return count;
 }
 
-/* All groups of the axes from `level` on, straight; returns how many. */
-static int64_t emit_straight(Codegen *cg, Micro *micro, int level, int64_t a_offset, int64_t done) {
-    const Product *product = micro->product;
-    int64_t group = PANEL * dot_group(micro->dot);
-    if (level == product->ks) {
-        emit_group(cg, micro, a_offset, done * group);
-        return done + 1;
+/* Place in the row operand of group i of the axes from `level` on. */
+static int64_t group_offset(const Product *product, int level, int64_t i) {
+    int64_t offset = 0;
+    for (int k = product->ks - 1; k >= level; k--) {
+        offset += i % product->k[k].count * product->k[k].a;
+        i /= product->k[k].count;
     }
-    for (int64_t i = 0; i < product->k[level].count; i++)
-        done = emit_straight(cg, micro, level + 1, a_offset + i * product->k[level].a, done);
-    return done;
+    return offset;
 }
 
 /* The innermost axis: a loop of `unroll` groups, the rest straight. */
@@ -267,8 +264,10 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
     LLVMValueRef a = micro->a;
     int64_t below = groups_below(product, level);
     if (below * accumulators(micro) <= STRAIGHT) {
-        emit_straight(cg, micro, level, 0, 0);
-        micro->b = byte_at_const(cg, micro->b, below * PANEL * dot_group(micro->dot));
+        int64_t group = PANEL * dot_group(micro->dot);
+        for (int64_t i = 0; i < below; i++)
+            emit_group(cg, micro, group_offset(product, level, i), i * group);
+        micro->b = byte_at_const(cg, micro->b, below * group);
     } else if (level == product->ks - 1) {
         emit_inner(cg, micro, product->k[level]);
     } else {

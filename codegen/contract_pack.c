@@ -63,7 +63,7 @@ static LLVMValueRef zip(Codegen *cg, LLVMValueRef a, LLVMValueRef b, unsigned un
 static void interleave_chunk(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to,
                              LLVMValueRef at, int64_t chunk, bool rows) {
     LLVMTypeRef type = LLVMVectorType(cg->i8, (unsigned)chunk);
-    LLVMValueRef x[4];
+    LLVMValueRef x[4] = {NULL};
     for (int i = 0; i < dot->quad; i++) {
         if (sources[i] == NULL) {
             x[i] = LLVMConstNull(type);

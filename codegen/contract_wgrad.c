@@ -108,25 +108,18 @@ static void plan_k(Wgrad *wgrad, Product *product) {
     for (int i = 0; i < 3; i++)
         all[i + 1] = (Axis){wgrad->out[i], wgrad->stride[i] * wgrad->step[i], 0};
     for (int i = 3; i >= 0; i--) {
-        int64_t kept = inside * all[i].count <= most ? all[i].count : largest_divisor(all[i].count, most / inside);
-        memmove(product->k + 1, product->k, (MAX_AXES - 1) * sizeof *product->k);
-        product->k[0] = (Axis){kept, all[i].a, 0};
-        if (kept < all[i].count) {
-            wgrad->outer[wgrad->outers++] = (Axis){all[i].count / kept, all[i].a * kept, groups * kept};
+        int64_t count = all[i].count, kept = inside * count <= most ? count : largest_divisor(count, most / inside);
+        if (kept < count) {
+            wgrad->outer[wgrad->outers++] = (Axis){count / kept, all[i].a * kept, groups * kept};
             most = 0;
         }
+        all[i].count = kept;
         inside *= kept;
-        groups *= all[i].count;
+        groups *= count;
     }
-    product->ks = 4;
-    for (int i = 0; i < product->ks;) {
-        if (product->k[i].count == 1 && product->ks > 1) {
-            memmove(product->k + i, product->k + i + 1, (size_t)(product->ks - i - 1) * sizeof *product->k);
-            product->ks--;
-        } else {
-            i++;
-        }
-    }
+    for (int i = 0; i < 4; i++)
+        if (all[i].count > 1 || (i == 3 && product->ks == 0))
+            product->k[product->ks++] = all[i];
 }
 
 static void plan_product(Codegen *cg, Wgrad *wgrad) {
