@@ -107,6 +107,36 @@ static const char *requantised(Exporter *x, const char *wide, int from, int slot
     return EMIT(x, "Clip", rounded, ex_f64(x, low_of(bits)), ex_f64(x, high_of(bits)));
 }
 
+/* A product that float64 cannot hold, x · c with c of 31 bits: split at 16 bits, p = high · 2^16 + low with 0 <= low < 2^16. What is
+ * rounded away has at least 17 bits, so that of low only whether it is 0 matters: a quarter stands for the rest. */
+static const char *requantised_product(Exporter *x, const Node *node, int slot, int bits) {
+    enum { SPLIT = 16, FACTOR_BITS = 15, MANTISSA_BITS = 53 };
+    int64_t mantissa;
+    int exponent, in_bits = ex_bits(x, node->in[0]);
+    real_to_fixed(attr_real(node, "value", 1), &mantissa, &exponent);
+    if (in_bits == 0 || in_bits + FACTOR_BITS + 4 > MANTISSA_BITS)
+        return ex_refuse(x, node, "its values may need more than 53 bits");
+    int64_t low_factor = mantissa & ((1 << SPLIT) - 1), high_factor = (mantissa - low_factor) / (1 << SPLIT);
+    int from = ex_exponent_of(x, node->out[0]);
+    ex_condition(x, ex_difference(x, slot, from, 0), SPLIT + 1, -INTC_EXPONENT_ZERO,
+                 arena_printf(x->arena, "%s: its output is too fine for exact arithmetic in float64", ex_label(x, node)));
+    const char *in = ex_wide(x, node->in[0]), *split = ex_f64(x, 1 << SPLIT);
+    const char *low = EMIT(x, "Mul", in, ex_f64(x, (double)low_factor));
+    const char *carry = EMIT(x, "Floor", EMIT(x, "Div", low, split));
+    const char *rest = EMIT(x, "Sub", low, EMIT(x, "Mul", carry, split));
+    const char *high = EMIT(x, "Add", EMIT(x, "Mul", in, ex_f64(x, (double)high_factor)), carry);
+    const char *sticky = EMIT(x, "Mul", EMIT(x, "Sign", rest), ex_f64(x, 0.25));
+    const char *rounded = ex_round(x, EMIT(x, "Add", high, sticky), ex_power(x, from, slot, SPLIT));
+    return EMIT(x, "Clip", rounded, ex_f64(x, low_of(bits)), ex_f64(x, high_of(bits)));
+}
+
+/* Float64 mantissas of a value rescaled to the slot. */
+static const char *requantised_value(Exporter *x, const Value *value, int slot, int bits) {
+    if (value->kind == VALUE_NODE && value->def->op == OP_mul_const && ex_bits(x, value) == 0)
+        return requantised_product(x, value->def, slot, bits);
+    return requantised(x, ex_wide(x, value), ex_exponent_of(x, value), slot, bits);
+}
+
 /* Limits of int8 tensors narrower than their type. */
 static const char *limited(Exporter *x, const char *narrow, int bits) {
     return bits >= 8 ? narrow : EMIT(x, "Clip", narrow, ex_i8(x, low_of(bits)), ex_i8(x, high_of(bits)));
@@ -227,7 +257,7 @@ static const char *rescaled(Exporter *x, const Value *value, int slot, int bits)
     const char *direct = op == OP_conv || op == OP_matmul || op == OP_bias ? quantised(x, value, slot, bits) : NULL;
     if (direct != NULL)
         return direct;
-    return ex_cast(x, requantised(x, ex_wide(x, value), ex_exponent_of(x, value), slot, bits), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
+    return ex_cast(x, requantised_value(x, value, slot, bits), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
 }
 
 /* --- int8 tensors --- */
@@ -325,8 +355,7 @@ static const char *wide_node(Exporter *x, const Node *node) {
     if (node->op == OP_conv || node->op == OP_matmul)
         return ex_cast(x, contraction(x, node), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
     if (node->op == OP_rescale && node->in_count == 2)
-        return requantised(x, ex_wide(x, node->in[0]), ex_exponent_of(x, node->in[0]), ex_exponent_of(x, node->out[0]),
-                           (int)attr_int(node, "bits", 8));
+        return requantised_value(x, node->in[0], ex_exponent_of(x, node->out[0]), (int)attr_int(node, "bits", 8));
     if (node->op == OP_rescale)
         return ex_refuse(x, node, "its exponent is chosen from computed values");
     return ex_operator(x, node);

@@ -11,6 +11,7 @@ typedef struct {
     Graph *graph; /* at STAGE_LOWERED */
     int bits;
     double stretch; /* of the data after calibration: beyond 1 some values saturate */
+    const OnnxFile *file;
 } Subject;
 
 static const char *folder;
@@ -72,6 +73,22 @@ static bool conditions_hold(const Filler *f) {
     return hold;
 }
 
+__extension__ typedef _Float16 Half;
+
+static void fill_reals(const Value *param, const Tensor *tensor, int kind, unsigned char *to) {
+    for (int64_t i = 0; i < shape_elements(param->shape); i++) {
+        double real = ldexp((double)tensor->mantissa[i], tensor->exponent);
+        float single = (float)real;
+        Half half = (Half)real;
+        if (kind == INTC_PATCH_F64)
+            memcpy(to + 8 * i, &real, 8);
+        else if (kind == INTC_PATCH_F32)
+            memcpy(to + 4 * i, &single, 4);
+        else
+            memcpy(to + 2 * i, &half, 2);
+    }
+}
+
 static void fill(const Filler *f, const TemplatePatch *patch, unsigned char *to) {
     if (patch->param == NULL) {
         int e = f->exponents[patch->exponent];
@@ -82,6 +99,10 @@ static void fill(const Filler *f, const TemplatePatch *patch, unsigned char *to)
     }
     const Value *param = named(f->eval->graph, patch->param);
     const Tensor *tensor = &f->eval->tensors[param->id];
+    if (patch->kind <= INTC_PATCH_F64) {
+        fill_reals(param, tensor, patch->kind, to);
+        return;
+    }
     int shift = patch->kind == INTC_PATCH_I8 ? mapping_shift(f, param, patch->bits)
                 : patch->exponent >= 0       ? f->exponents[patch->exponent] - tensor->exponent
                                              : 0;
@@ -127,6 +148,8 @@ static void write_model(const Subject *subject, const Eval *eval, const ModelTem
 static void write_real(const Subject *subject, const char *what, const char *name, const Value *value, const float *data) {
     char suffix[128];
     snprintf(suffix, sizeof suffix, "%s.%s.f32", what, name);
+    for (char *c = suffix; *c != 0; c++)
+        *c = (char)(*c == '/' ? '_' : *c);
     write_file(subject->name, suffix, data, (size_t)shape_elements(value->shape) * sizeof *data);
 }
 
@@ -218,9 +241,14 @@ static void run(const Subject *subject) {
     Eval *eval = eval_new(fixed, EVAL_INTEGER);
     infer(subject, fixed, slots, slot_count, exponents, eval);
     ModelTemplate models[EXPORT_MODELS];
+    if (subject->file != NULL && !onnx_export_float(subject->file, fixed, models, &count, diag)) {
+        diag_print(diag, stderr);
+        exit(1);
+    }
+    int floats = count;
     onnx_export_int8(fixed, models, &count);
     for (int i = 0; i < count; i++)
-        write_model(subject, eval, &models[i], i == 0 ? "fast" : "plain");
+        write_model(subject, eval, &models[i], i < floats ? "float" : i == floats ? "fast" : "plain");
     eval_free(eval);
     diag_free(diag);
 }
@@ -301,6 +329,21 @@ static Value *dense(Net *net, Value *x, int64_t outputs, bool transposed, double
     return bias != 0 ? build(net->graph, OP_bias, NULL, INPUTS(y, param(net, shape_of(1, &outputs), bias)), ATTRS(ATTR_I("axis", 1))) : y;
 }
 
+/* Normalised input, (x - mean) / deviation: 31-bit constants and products of more than 53 bits. */
+static void run_normalised(double scale) {
+    Arena *arena = arena_new();
+    Net net = {.graph = graph_new(arena, "net"), .state = 9};
+    net.graph->stage = STAGE_LOWERED;
+    Value *x = graph_value(net.graph, VALUE_INPUT, "image", shape_of(2, (int64_t[]){40, 50}));
+    double *mean = arena_alloc(arena, 1, sizeof *mean);
+    *mean = 0.1307;
+    Value *y = build(net.graph, OP_sub, NULL, INPUTS(x, graph_const(net.graph, "mean", shape_of(0, NULL), mean)), NO_ATTRS);
+    y = build(net.graph, OP_mul_const, NULL, INPUTS(y), ATTRS(ATTR_R("value", scale)));
+    graph_output(net.graph, "out", ROLE_PREDICTION, dense(&net, y, 20, true, 0.5));
+    run(&(Subject){.name = scale > 0 ? "normalised" : "normalised_negative", .graph = net.graph, .bits = 8, .stretch = 1.1});
+    arena_free(arena);
+}
+
 /* A small network: convolutions, a residual sum, pools, dense layers, and one of four ends. */
 static void run_net(int number) {
     Arena *arena = arena_new();
@@ -329,12 +372,33 @@ static void run_net(int number) {
     arena_free(arena);
 }
 
+static void run_file(const char *path) {
+    Arena *arena = arena_new();
+    Diag *diag = diag_new(path);
+    Graph *train = NULL, *infer;
+    ImportOptions options = {.batch = 2};
+    const char *base = strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path;
+    const OnnxFile *file = onnx_read(arena, path, diag);
+    if (file == NULL || !onnx_import(file, &options, &train, &infer, diag))
+        printf("%s refused by the importer\n", base);
+    else
+        run(&(Subject){.name = base, .graph = infer, .bits = 8, .stretch = 1.2, .file = file});
+    diag_free(diag);
+    arena_free(arena);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     folder = argv[1];
-    for_each_case(run_case_twice);
-    for (int i = 0; i < 24; i++)
-        run_net(i);
+    for (int i = 2; i < argc; i++)
+        run_file(argv[i]);
+    if (argc == 2) {
+        for_each_case(run_case_twice);
+        for (int i = 0; i < 24; i++)
+            run_net(i);
+        run_normalised(1 / 0.3081);
+        run_normalised(-0.9713);
+    }
     return 0;
 }

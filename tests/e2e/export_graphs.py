@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""export_graphs.py PROGRAM: do int8 exports compute the interpreter's bits in ONNX Runtime? PROGRAM (export_graphs.c) writes models, inputs and
-expected outputs. Exit status 77 where onnx or onnxruntime is missing."""
+"""export_graphs.py PROGRAM [MODEL.onnx …]: do int8 exports compute the interpreter's bits in ONNX Runtime, and is the float export the model?
+
+PROGRAM (export_graphs.c) writes models, inputs and expected outputs; parameters have their initial values. A float export must be the input model
+but for the data of initializers, and compute nearly what it does. Exit status 77 where onnx or onnxruntime is missing."""
 import collections
-import glob
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,46 +17,103 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+BATCH = 2
+
+
+def session_of(model):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def inputs_of(session, folder, name):
+    """What PROGRAM fed, in the types and shapes that the session wants; a fixed batch is cut or repeated."""
+    feeds = {}
+    for entry in session.get_inputs():
+        data = np.fromfile(f"{folder}/{name}.input.{entry.name.replace('/', '_')}.f32", np.float32)
+        shape = [BATCH if not isinstance(d, int) and i == 0 else d for i, d in enumerate(entry.shape)]
+        feeds[entry.name] = np.resize(data, shape).astype(TYPES[entry.type])
+    return feeds
+
 
 def compare(folder, name, form):
     path = f"{folder}/{name}.{form}.onnx"
     onnx.checker.check_model(path, full_check=True)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feeds = {i.name: np.fromfile(f"{folder}/{name}.input.{i.name}.f32", np.float32).reshape(i.shape) for i in session.get_inputs()}
+    session = session_of(path)
     differing = total = 0
-    for output, found in zip(session.get_outputs(), session.run(None, feeds)):
-        expected = np.fromfile(f"{folder}/{name}.output.{output.name}.f32", np.float32).reshape(found.shape)
+    for output, found in zip(session.get_outputs(), session.run(None, inputs_of(session, folder, name))):
+        expected = np.fromfile(f"{folder}/{name}.output.{output.name.replace('/', '_')}.f32", np.float32).reshape(found.shape)
         differing += int((found.view(np.int32) != expected.view(np.int32)).sum())
         total += found.size
     return differing, total
 
 
+def bare(model):
+    """The model without the data of its initializers."""
+    for tensor in model.graph.initializer:
+        for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data", "data_location"):
+            tensor.ClearField(field)
+    return model
+
+
+def passes_full_check(path):
+    try:
+        onnx.checker.check_model(path, full_check=True)
+        return True
+    except Exception:
+        return False
+
+
+def compare_float(folder, name, source):
+    """Largest difference of the outputs, relative to the largest output; and whether everything else is kept."""
+    path = f"{folder}/{name}.float.onnx"
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception:
+        if passes_full_check(source):
+            raise
+        onnx.checker.check_model(path)
+    kept = bare(onnx.load(path)).SerializeToString(deterministic=True) == bare(onnx.load(source, load_external_data=False)).SerializeToString(deterministic=True)
+    before, after = session_of(onnx.load(source).SerializeToString()), session_of(path)
+    feeds = inputs_of(before, folder, name)
+    distance = 0.0
+    for a, b in zip(before.run(None, feeds), after.run(None, feeds)):
+        distance = max(distance, float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(a).max(), 1e-9)))
+    return distance, kept
+
+
+def judge(folder, name, form, sources):
+    """A verdict and what to print of it."""
+    if form == "float":
+        distance, kept = compare_float(folder, name, sources[name])
+        good = kept and distance < 0.01
+        return "float as before" if good else "float differs", f"outputs {distance:.1e} apart, the rest {'kept' if kept else 'CHANGED'}"
+    differing, total = compare(folder, name, form)
+    return "equal" if differing == 0 else "differs", f"{differing} of {total} elements differ"
+
+
 def main():
     results = collections.Counter()
+    sources = {os.path.basename(path): path for path in sys.argv[2:]}
     with tempfile.TemporaryDirectory() as folder:
-        lines = subprocess.run([sys.argv[1], folder], check=True, text=True, capture_output=True).stdout.splitlines()
-        for line in lines:
+        run = subprocess.run([sys.argv[1], folder, *sys.argv[2:]], check=True, text=True, stdout=subprocess.PIPE)
+        for line in run.stdout.splitlines():
             name, form, rest = line.split(" ", 2)
             if form == "refused":
-                results["refused"] += 1
-                print(f"{name}: refused: {rest}")
-                continue
-            holds = rest == "1"
-            if not holds:
-                results["outside its conditions"] += 1
-                print(f"{name} {form}: outside its conditions")
-                continue
-            try:
-                differing, total = compare(folder, name, form)
-            except Exception as error:  # an invalid model is a failure of this case, not of the run
-                results["invalid"] += 1
-                print(f"{name} {form}: {str(error)[:300]}")
-                continue
-            results["equal" if differing == 0 else "differs"] += 1
-            if differing:
-                print(f"{name} {form}: {differing} of {total} elements differ")
+                verdict, text = "refused", rest
+            elif rest != "1":
+                verdict, text = "outside its conditions", "not compared"
+            else:
+                try:
+                    verdict, text = judge(folder, name, form, sources)
+                except Exception as error:  # an invalid model is a failure of this case, not of the run
+                    verdict, text = "invalid", str(error)[:300]
+            results[verdict] += 1
+            if sources or verdict not in ("equal", "float as before"):
+                print(f"{name} {form}: {verdict}: {text}", flush=True)
     print(dict(results))
-    sys.exit(0 if results["equal"] > 0 and results["differs"] + results["invalid"] == 0 else 1)
+    sys.exit(0 if results["equal"] > 0 and results["differs"] + results["float differs"] + results["invalid"] == 0 else 1)
 
 
 main()
