@@ -25,7 +25,9 @@ LLVMValueRef value_exponent(Codegen *cg, const Value *value) {
         return cg->exponents[value->id];
     LLVMBasicBlockRef saved = head_enter(cg);
     LLVMValueRef e;
-    if (value->exponent_offset >= 0)
+    /* A fused value is never stored, nor is its exponent. */
+    bool fused = value->kind == VALUE_NODE && value->def->fused_into != NULL;
+    if (value->exponent_offset >= 0 && !fused)
         e = load_at(cg, value->exponent_offset, 4, cg->i32, cg->i32, const64(cg, 0), 4);
     else if (value->kind == VALUE_NODE)
         e = node_exponent(cg, value->def);

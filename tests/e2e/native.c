@@ -1,0 +1,495 @@
+/* Generated code against the interpreter, bit for bit. One graph holds every case of tests/op/cases.def and random larger ones; it is
+ * compiled for several CPUs, memory orders and with or without fusion, loaded as a shared object, run on random mantissas and exponents,
+ * and every output, exponent and updated state is compared. The "pool" splits each kernel's tiles at random and runs the pieces in a random
+ * order. Usage: native [CPU [LAYOUT FUSED SEED]]; without arguments all. Before: cc can link a shared object. */
+#include "codegen/codegen.h"
+#include "runtime/fixed.h"
+#include "tests/op/case_list.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+typedef enum { ORDER_ROWS, ORDER_LAST, ORDER_RANDOM, ORDERS } OrderMode;
+static const char *const order_names[ORDERS] = {"row-major", "channels-last", "random order"};
+
+typedef struct {
+    Arena *arena;
+    Graph *graph;
+    uint64_t random;
+} Bench;
+
+static Bench bench; /* for_each_case passes no context */
+static uint64_t pool_random;
+
+struct intc_pool;
+void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count) {
+    (void)pool;
+    enum { PIECES = 5 };
+    int64_t cut[PIECES + 1] = {0};
+    cut[PIECES] = count;
+    for (int i = 1; i < PIECES; i++)
+        cut[i] = cut[i - 1] + random_below(&pool_random, count - cut[i - 1] + 1);
+    int first = (int)random_below(&pool_random, PIECES);
+    for (int i = 0; i < PIECES; i++) {
+        int k = (first + i * 3) % PIECES;
+        if (cut[k] < cut[k + 1])
+            kernel(arena, cut[k], cut[k + 1]);
+    }
+}
+
+/* --- the graph --- */
+
+static int64_t below(int64_t n) {
+    return random_below(&bench.random, n);
+}
+
+static void set_width(Value *value, Type type, int64_t bound) {
+    value->type = type;
+    value->bound = bound;
+    value->exponent_kind = EXPONENT_DYNAMIC;
+}
+
+static Value *input(const char *name, Shape shape, Type type, int64_t bound) {
+    Value *value = graph_value(bench.graph, VALUE_INPUT, arena_printf(bench.arena, "%s.%d", name, bench.graph->value_count), shape);
+    set_width(value, type, bound);
+    return value;
+}
+
+static Value *integer_input(const char *name, Shape shape, Type type, int64_t bound) {
+    return graph_integer(bench.graph, VALUE_INPUT, arena_printf(bench.arena, "%s.%d", name, bench.graph->value_count), shape, type, bound);
+}
+
+/* Gives a case's operand a type that the op accepts; wide ones vary. */
+static void choose_width(Value *value, char reads, bool coefficient) {
+    if (value->integer)
+        return;
+    if (coefficient)
+        set_width(value, T_I32, INT32_MAX);
+    else if (reads == 'n')
+        set_width(value, T_I8, 127);
+    else if (reads == 'h' || below(3) == 0)
+        set_width(value, T_I16, 32767);
+    else if (below(2) == 0)
+        set_width(value, T_I32, ((int64_t)1 << 29) + 12345);
+    else
+        set_width(value, T_I64, ((int64_t)1 << 45) + 12345);
+}
+
+static void add_case(const Case *test) {
+    Value *in[CASE_INPUTS];
+    int count = case_inputs(bench.graph, test, VALUE_INPUT, in, &bench.random);
+    for (int i = 0; i < count; i++) {
+        in[i]->name = arena_printf(bench.arena, "%s.%d", test->name, bench.graph->value_count);
+        in[i]->real = NULL;
+        choose_width(in[i], op_reads(test->op, i), test->op == OP_weighted_sum && i % 2 == 1);
+        /* Products of these widths must fit 64 bits. */
+        bool heavy = test->op == OP_cross_entropy_grad || test->op == OP_leaky_relu || test->op == OP_leak || test->op == OP_mul_const ||
+                     test->op == OP_weighted_sum;
+        if (heavy && in[i]->type == T_I64)
+            set_width(in[i], T_I32, (int64_t)1 << 28);
+    }
+    if (test->op == OP_random_mask)
+        count = 0;
+    build(bench.graph, test->op, NULL, in, count, test->attrs, test->attr_count);
+}
+
+static Shape random_shape(int rank) {
+    static const int64_t sizes[] = {1, 2, 3, 5, 8, 16, 17, 33};
+    Shape shape = {.rank = rank};
+    for (int d = 0; d < rank; d++)
+        shape.dim[d] = sizes[below(8)];
+    return shape;
+}
+
+static Shape broadcast_part(Shape shape) {
+    Shape part = shape;
+    for (int d = 0; d < part.rank; d++)
+        if (below(3) == 0)
+            part.dim[d] = 1;
+    int drop = below(3) == 0 ? (int)below(part.rank) : 0;
+    for (int d = 0; d + drop < part.rank; d++)
+        part.dim[d] = part.dim[d + drop];
+    part.rank -= drop;
+    return part;
+}
+
+static Value *rescale(Value *x, int bits, bool stochastic) {
+    return build(bench.graph, OP_rescale, NULL, INPUTS(x),
+                 ATTRS(ATTR_I("bits", bits), ATTR_S("round", stochastic ? "stochastic" : "nearest"),
+                       ATTR_I("stream", 1000 + bench.graph->value_count)));
+}
+
+/* Chains as lowering makes them, over random shapes; fusion makes one kernel of each. */
+static void add_chain(void) {
+    Shape shape = random_shape(2 + (int)below(3));
+    int axis = (int)below(shape.rank);
+    Value *x = input("x", shape, T_I32, ((int64_t)1 << (20 + below(11))) - 1), *b = input("b", shape_of(1, &shape.dim[axis]), T_I16, 32767);
+    Value *y = build(bench.graph, OP_bias, NULL, INPUTS(x, b), ATTRS(ATTR_I("axis", axis)));
+    y = build(bench.graph, OP_relu, NULL, INPUTS(y), NO_ATTRS);
+    if (below(2) == 0)
+        y = build(bench.graph, OP_clip, NULL, INPUTS(y), ATTRS(ATTR_R("min", 0.0), ATTR_R("max", 6.0)));
+    y = rescale(y, 4 + (int)below(5), below(2) == 0);
+    Value *other = input("r", broadcast_part(shape), T_I8, 127);
+    Value *sum = build(bench.graph, below(2) == 0 ? OP_add : OP_sub, NULL, INPUTS(y, other), NO_ATTRS);
+    Value *mask = build(bench.graph, OP_positive, NULL, INPUTS(sum), NO_ATTRS);
+    Value *g = input("g", sum->shape, T_I8, 127);
+    Value *gated = build(bench.graph, OP_gate, NULL, INPUTS(g, mask), NO_ATTRS);
+    Value *product = build(bench.graph, OP_mul, NULL, INPUTS(gated, g), NO_ATTRS);
+    int64_t axes[MAX_RANK];
+    int count = 0;
+    for (int d = 0; d < shape.rank; d++)
+        if (below(2) == 0)
+            axes[count++] = d;
+    Value *total =
+        build(bench.graph, OP_reduce_sum, NULL, INPUTS(product), ATTRS(ATTR_L("axes", count, axes), ATTR_I("keepdims", below(2))));
+    rescale(total, 16, true);
+}
+
+/* Dropout as a fused mask, and the smooth functions over larger tensors. */
+static void add_smooth(void) {
+    Shape shape = random_shape(3);
+    Value *x = input("x", shape, T_I8, 127), *dy = input("dy", shape, T_I8, 127);
+    Value *mask = build(bench.graph, OP_random_mask, NULL, NULL, 0,
+                        ATTRS(ATTR_L("shape", 3, shape.dim), ATTR_R("ratio", 0.25), ATTR_I("stream", 1000 + bench.graph->value_count)));
+    Value *kept = build(bench.graph, OP_gate, NULL, INPUTS(x, mask), NO_ATTRS);
+    rescale(build(bench.graph, OP_mul_const, NULL, INPUTS(kept), ATTRS(ATTR_R("value", 1.0 / 0.75))), 8, false);
+    rescale(build(bench.graph, OP_sigmoid, NULL, INPUTS(x), NO_ATTRS), 8, false);
+    rescale(build(bench.graph, OP_tanh_grad, NULL, INPUTS(dy, x), NO_ATTRS), 8, true);
+    Value *half = input("h", shape, T_I16, 32767), *divisor = input("d", broadcast_part(shape), T_I16, 32767);
+    rescale(build(bench.graph, OP_div, NULL, INPUTS(half, divisor), NO_ATTRS), 8, true);
+    rescale(half, 5, true);
+    rescale(input("w", shape, T_I64, (int64_t)1 << 60), 16, below(2) == 0);
+}
+
+static void add_window(void) {
+    int64_t channels = 1 + below(20), h = 4 + below(6), w = 4 + below(6), kh = 1 + below(3), kw = 2 + below(2);
+    Shape shape = shape_of(4, (int64_t[]){1 + below(3), channels, h, w});
+    int64_t kernel[] = {kh, kw}, strides[] = {1 + below(2), 1 + below(3)}, dilations[] = {1 + below(2), 1};
+    int64_t pads[] = {below(kh), below(kw), below(kh), below(kw)};
+    const Attr attrs[] = {ATTR_L("kernel", 2, kernel), ATTR_L("strides", 2, strides), ATTR_L("pads", 4, pads),
+                          ATTR_L("dilations", 2, dilations), ATTR_L("shape", 4, shape.dim)};
+    Value *x = input("x", shape, T_I8, 127);
+    Value *y = build(bench.graph, OP_maxpool, NULL, INPUTS(x), attrs, 4);
+    Value *dy = input("dy", y->shape, T_I8, 127);
+    rescale(build(bench.graph, OP_maxpool_grad, NULL, INPUTS(dy, y->def->out[1]), attrs, 5), 8, true);
+    build(bench.graph, OP_sumpool, NULL, INPUTS(x), attrs, 4);
+    build(bench.graph, OP_sumpool_grad, NULL, INPUTS(dy), attrs, 5);
+    int64_t all[] = {h, w}, ones[] = {1, 1}, none[4] = {0};
+    build(bench.graph, OP_sumpool, NULL, INPUTS(x),
+          ATTRS(ATTR_L("kernel", 2, all), ATTR_L("strides", 2, ones), ATTR_L("pads", 4, none), ATTR_L("dilations", 2, ones)));
+}
+
+static void add_moves(void) {
+    Shape shape = random_shape(4);
+    Value *x = input("x", shape, T_I8, 127);
+    int64_t n = shape_elements(shape);
+    build(bench.graph, OP_reshape, NULL, INPUTS(x), ATTRS(ATTR_L("shape", 2, ((int64_t[]){shape.dim[0], n / shape.dim[0]}))));
+    build(bench.graph, OP_reshape, NULL, INPUTS(x), ATTRS(ATTR_L("shape", 2, ((int64_t[]){n / shape.dim[3], shape.dim[3]}))));
+    build(bench.graph, OP_reshape, NULL, INPUTS(x),
+          ATTRS(ATTR_L("shape", 4, ((int64_t[]){shape.dim[3], shape.dim[2], shape.dim[1], shape.dim[0]}))));
+    build(bench.graph, OP_reshape, NULL, INPUTS(x), ATTRS(ATTR_L("shape", 1, &n)));
+    int64_t perm[] = {0, 1, 2, 3};
+    for (int d = 3; d > 0; d--) {
+        int64_t k = below(d + 1), kept = perm[d];
+        perm[d] = perm[k];
+        perm[k] = kept;
+    }
+    Value *t = build(bench.graph, OP_transpose, NULL, INPUTS(x), ATTRS(ATTR_L("perm", 4, perm)));
+    build(bench.graph, OP_reverse, NULL, INPUTS(t), ATTRS(ATTR_L("axes", 2, ((int64_t[]){1, 3}))));
+    int64_t low[] = {below(2), below(3), 0, below(2)}, high[] = {0, below(2), below(3), 1}, interior[] = {0, below(2), below(3), 0};
+    build(bench.graph, OP_pad, NULL, INPUTS(x), ATTRS(ATTR_L("low", 4, low), ATTR_L("high", 4, high), ATTR_L("interior", 4, interior)));
+    Shape longer = shape;
+    longer.dim[1] += 3;
+    Value *wide = input("c", longer, T_I32, (int64_t)1 << 24);
+    build(bench.graph, OP_concat, NULL, INPUTS(x, wide, x), ATTRS(ATTR_I("axis", 1)));
+}
+
+static void add_rows(void) {
+    Shape shape = random_shape(3), labels = {0};
+    int axis = (int)below(3);
+    for (int d = 0; d < 3; d++)
+        if (d != axis)
+            labels.dim[labels.rank++] = shape.dim[d];
+    Value *x = input("x", shape, T_I8, 127), *t = integer_input("t", labels, T_I32, shape.dim[axis]);
+    Value *dy = input("dy", shape, T_I8, 127), *weight = input("dn", labels, T_I32, (int64_t)1 << 20);
+    const Attr attrs[] = {ATTR_I("axis", axis), ATTR_I("ignore_index", below(2))};
+    Value *p = rescale(build(bench.graph, OP_softmax, NULL, INPUTS(x), attrs, 1), 8, false);
+    build(bench.graph, OP_softmax_grad, NULL, INPUTS(dy, p), attrs, 1);
+    build(bench.graph, OP_log_softmax, NULL, INPUTS(x), attrs, 1);
+    build(bench.graph, OP_log_softmax_grad, NULL, INPUTS(dy, x), attrs, 1);
+    build(bench.graph, OP_cross_entropy, NULL, INPUTS(x, t), attrs, 2);
+    rescale(build(bench.graph, OP_cross_entropy_grad, NULL, INPUTS(x, t, weight), attrs, 2), 8, true);
+    build(bench.graph, OP_pick, NULL, INPUTS(x, t), attrs, 2);
+    build(bench.graph, OP_count_correct, NULL, INPUTS(x, t), attrs, 1);
+}
+
+/* A parameter with momentum: both are updated in place or copied, both are read by other nodes. */
+static void add_update(void) {
+    Shape shape = random_shape(2);
+    int id = bench.graph->value_count;
+    Value *w = graph_value(bench.graph, VALUE_PARAM, arena_printf(bench.arena, "w.%d", id), shape);
+    Value *v = graph_value(bench.graph, VALUE_STATE, arena_printf(bench.arena, "v.%d", id), shape);
+    set_width(w, T_I16, 32767);
+    set_width(v, T_I16, 32767);
+    int64_t n = shape_elements(shape), *mantissa = arena_alloc(bench.arena, (size_t)n, sizeof *mantissa);
+    for (int64_t i = 0; i < n; i++)
+        mantissa[i] = below(65535) - 32767;
+    w->mantissa = mantissa;
+    w->exponent = -17;
+    Value *hyper[3];
+    for (int i = 0; i < 3; i++) {
+        hyper[i] = graph_value(bench.graph, VALUE_HYPER, arena_printf(bench.arena, "h%d.%d", i, id), (Shape){0});
+        set_width(hyper[i], T_I32, INT32_MAX);
+    }
+    Value *g = rescale(input("g", shape, T_I32, (int64_t)1 << 30), 16, true);
+    rescale(w, 8, false);
+    Value *next_v = rescale(build(bench.graph, OP_weighted_sum, NULL, INPUTS(v, hyper[0], g, hyper[1]), NO_ATTRS), 16, true);
+    Value *next_w = rescale(build(bench.graph, OP_weighted_sum, NULL, INPUTS(w, hyper[1], next_v, hyper[2]), NO_ATTRS), 16, true);
+    graph_update(bench.graph, v, next_v);
+    graph_update(bench.graph, w, next_w);
+}
+
+/* Inference: exponents from slots. */
+static void add_slot(void) {
+    Shape shape = random_shape(3);
+    Value *slot = integer_input("slot", (Shape){0}, T_I32, 40);
+    Value *x = input("x", shape, below(2) == 0 ? T_I32 : T_I64, (int64_t)1 << 30), *b = input("b", shape, T_I8, 127);
+    Value *sum = build(bench.graph, OP_add, NULL, INPUTS(x, b), NO_ATTRS);
+    build(bench.graph, OP_rescale, NULL, INPUTS(sum, slot),
+          ATTRS(ATTR_I("bits", below(2) == 0 ? 8 : 5), ATTR_S("round", "nearest"), ATTR_I("stream", 0)));
+    build(bench.graph, OP_rescale, NULL, INPUTS(b, slot), ATTRS(ATTR_I("bits", 8), ATTR_S("round", "nearest"), ATTR_I("stream", 0)));
+}
+
+/* --- memory orders --- */
+
+static void shuffle_order(Value *value) {
+    for (int d = value->shape.rank - 1; d > 0; d--) {
+        int64_t k = below(d + 1);
+        uint8_t kept = value->order[d];
+        value->order[d] = value->order[k];
+        value->order[k] = kept;
+    }
+}
+
+static void set_orders(OrderMode mode, Diag *diag) {
+    if (mode == ORDER_LAST)
+        pass_layout(bench.graph, diag);
+    for (int i = 0; mode == ORDER_RANDOM && i < bench.graph->value_count; i++)
+        if (bench.graph->values[i]->kind == VALUE_NODE || bench.graph->values[i]->kind == VALUE_INPUT)
+            shuffle_order(bench.graph->values[i]);
+}
+
+/* Every node's results are outputs, or, for fusion, only those that no node reads. */
+static void add_outputs(bool all) {
+    Graph *graph = bench.graph;
+    bool *read = arena_alloc(bench.arena, (size_t)graph->value_count, sizeof *read);
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            read[graph->nodes[i]->in[k]->id] = true;
+    for (int i = 0; i < graph->update_count; i++)
+        read[graph->updates[i].next->id] = true;
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->out_count; k++)
+            if (all || !read[graph->nodes[i]->out[k]->id])
+                graph_output(graph, graph->nodes[i]->out[k]->name, ROLE_METRIC, graph->nodes[i]->out[k]);
+}
+
+static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
+    bench.arena = arena_new();
+    bench.graph = graph_new(bench.arena, "native");
+    for_each_case(add_case);
+    for (int i = 0; i < 4; i++) {
+        add_chain();
+        add_smooth();
+        add_window();
+        add_moves();
+        add_rows();
+        add_update();
+        add_slot();
+    }
+    for (int i = 0; i < bench.graph->node_count; i++)
+        node_infer_width(bench.graph->nodes[i]);
+    bench.graph->stage = STAGE_SCALED;
+    add_outputs(!fused);
+    set_orders(mode, diag);
+    if (fused && !pass_fuse(bench.graph, diag))
+        return false;
+    return graph_verify(bench.graph, diag) && pass_memplan(&bench.graph, 1, plan, diag);
+}
+
+/* --- running and comparing --- */
+
+static int64_t physical_index(const Value *value, int64_t logical) {
+    int64_t stride[MAX_RANK], at = 0;
+    value_strides(value, stride);
+    for (int d = value->shape.rank - 1; d >= 0; d--) {
+        at += logical % value->shape.dim[d] * stride[d];
+        logical /= value->shape.dim[d];
+    }
+    return at;
+}
+
+static int64_t read_element(const unsigned char *arena, const Value *value, int64_t logical) {
+    const unsigned char *at = arena + value->offset + physical_index(value, logical) * type_bytes(value->type);
+    int64_t x = 0;
+    memcpy(&x, at, (size_t)type_bytes(value->type));
+    int unused = 64 - 8 * type_bytes(value->type);
+    return (int64_t)((uint64_t)x << unused) >> unused;
+}
+
+static void write_element(unsigned char *arena, const Value *value, int64_t logical, int64_t x) {
+    memcpy(arena + value->offset + physical_index(value, logical) * type_bytes(value->type), &x, (size_t)type_bytes(value->type));
+}
+
+/* Random contents of everything that the runtime fills; some tensors are zero or far away. */
+static void fill(const Eval *eval, unsigned char *arena) {
+    for (int i = 0; i < eval->graph->value_count; i++) {
+        const Value *value = eval->graph->values[i];
+        if ((value->kind != VALUE_INPUT && value->kind != VALUE_HYPER) || value->offset < 0)
+            continue;
+        Tensor *tensor = &eval->tensors[i];
+        int64_t n = shape_elements(value->shape), way = below(12);
+        bool zero = way == 0 && !value->integer, slot = value->integer && n == 1 && value->shape.rank == 0;
+        tensor->exponent = zero ? INTC_EXPONENT_ZERO : way == 1 ? -60 + (int)below(120) : -14 + (int)below(12);
+        if (value->kind == VALUE_HYPER)
+            tensor->exponent = -31;
+        int64_t bound = way == 2 && value->bound > 127 ? value->bound >> below(20) : value->bound;
+        for (int64_t k = 0; k < n; k++) {
+            int64_t m = (int64_t)(random_next(&bench.random) >> 1) % (2 * bound + 1) - bound;
+            if (value->integer && !slot)
+                m = m < -1 ? -m : m;
+            tensor->mantissa[k] = zero ? 0 : way == 3 && k > 0 ? tensor->mantissa[0] : m;
+            write_element(arena, value, k, tensor->mantissa[k]);
+        }
+        int32_t exponent = tensor->exponent;
+        if (value->exponent_offset >= 0)
+            memcpy(arena + value->exponent_offset, &exponent, sizeof exponent);
+    }
+}
+
+static void compare(const char *variant, const Eval *eval, const unsigned char *arena, const Value *value, const char *what) {
+    const Tensor *tensor = &eval->tensors[value->id];
+    int64_t n = shape_elements(value->shape), wrong = 0, first = -1;
+    for (int64_t i = 0; i < n; i++)
+        if (read_element(arena, value, i) != tensor->mantissa[i]) {
+            first = wrong++ == 0 ? i : first;
+        }
+    const char *in = value->def != NULL && value->def->in_count > 0 ? value->def->in[0]->name : "";
+    CHECK(wrong == 0, "%s: %s %s = %s(%s): %lld of %lld differ, [%lld] is %lld, expected %lld", variant, what, value->name,
+          value->def != NULL ? op_info(value->def->op)->name : "", in, (long long)wrong, (long long)n, (long long)first,
+          (long long)read_element(arena, value, first < 0 ? 0 : first), (long long)tensor->mantissa[first < 0 ? 0 : first]);
+    if (value->integer || value->exponent_offset < 0)
+        return;
+    int32_t exponent;
+    memcpy(&exponent, arena + value->exponent_offset, sizeof exponent);
+    CHECK(exponent == tensor->exponent, "%s: %s %s = %s(%s): exponent %d, expected %d", variant, what, value->name,
+          value->def != NULL ? op_info(value->def->op)->name : "", in, exponent, tensor->exponent);
+}
+
+static void run_module(const char *variant, const struct intc_module *module) {
+    const Graph *graph = bench.graph;
+    CHECK(module->abi == INTC_ABI_VERSION, "%s: ABI %u", variant, module->abi);
+    size_t size = ((size_t)module->arena_size + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
+    unsigned char *arena = aligned_alloc(INTC_ARENA_ALIGN, size);
+    if (arena == NULL)
+        internal_error("out of memory");
+    memset(arena, 0x5A, size);
+    if (module->state_size > 0)
+        memcpy(arena, module->initial_state, (size_t)module->state_size);
+    if (module->constants_size > 0)
+        memcpy(arena + module->state_size, module->constants, (size_t)module->constants_size);
+    Eval *eval = eval_new(bench.graph, EVAL_INTEGER);
+    eval->seed = random_next(&bench.random);
+    for (eval->step = 0; eval->step < 2;) {
+        uint64_t random[2] = {eval->seed, eval->step};
+        memcpy(arena + module->random_offset, random, sizeof random);
+        fill(eval, arena);
+        uint64_t step = eval->step;
+        eval_run(eval);
+        eval->step = step + 1;
+        module->step(arena, NULL);
+        for (int i = 0; i < graph->output_count; i++)
+            compare(variant, eval, arena, graph->outputs[i].value, "output");
+        for (int i = 0; i < graph->update_count; i++)
+            compare(variant, eval, arena, graph->updates[i].state, "state");
+    }
+    eval_free(eval);
+    free(arena);
+}
+
+static void check_tensors(const char *variant, const struct intc_module *module) {
+    for (int i = 0; i < bench.graph->value_count; i++) {
+        const Value *value = bench.graph->values[i];
+        if (value->kind != VALUE_PARAM || value->offset < 0)
+            continue;
+        bool found = false;
+        for (uint32_t k = 0; k < module->tensor_count; k++)
+            found = found || (module->tensors[k].kind == INTC_PARAM && strcmp(module->tensors[k].name, value->name) == 0 &&
+                              module->tensors[k].offset == value->offset && module->tensors[k].exponent_offset == value->exponent_offset);
+        CHECK(found, "%s: the tensor table lacks %s", variant, value->name);
+    }
+}
+
+/* Links the object as a shared one and loads it. */
+static void *load_object(const char *object, const char *library) {
+    char command[512];
+    snprintf(command, sizeof command, "cc -shared -o %s %s", library, object);
+    return system(command) == 0 ? dlopen(library, RTLD_NOW | RTLD_LOCAL) : NULL;
+}
+
+static void run_variant(const char *cpu, OrderMode mode, bool fused, uint64_t seed) {
+    char variant[128], object[64], library[64];
+    snprintf(variant, sizeof variant, "%s, %s, %s, seed %llu", cpu, order_names[mode], fused ? "fused" : "not fused",
+             (unsigned long long)seed);
+    snprintf(object, sizeof object, "native.%d.o", (int)getpid());
+    snprintf(library, sizeof library, "./native.%d.so", (int)getpid());
+    bench.random = pool_random = seed;
+    Diag *diag = diag_new(NULL);
+    Plan plan;
+    bool made = make_graph(mode, fused, &plan, diag);
+    ModuleSource source = {.step = bench.graph,
+                           .state_size = plan.state_size,
+                           .constants_size = plan.constants_size,
+                           .arena_size = plan.arena_size,
+                           .random_offset = plan.random_offset,
+                           .name = "native"};
+    TargetOptions target = {.cpu = strcmp(cpu, "host") == 0 ? NULL : cpu, .opt_level = 2};
+    made = made && codegen_emit(&source, &target, EMIT_OBJ, object, diag);
+    diag_print(diag, stderr);
+    void *handle = made ? load_object(object, library) : NULL;
+    const struct intc_module *module = handle != NULL ? dlsym(handle, "intc_module") : NULL;
+    CHECK(module != NULL, "%s: no module", variant);
+    if (module != NULL) {
+        check_tensors(variant, module);
+        run_module(variant, module);
+    }
+    if (handle != NULL)
+        dlclose(handle);
+    unlink(object);
+    unlink(library);
+    diag_free(diag);
+    for (int op = OP_NONE + 1; op < OP_COUNT; op++) {
+        bool found = false;
+        for (int i = 0; i < bench.graph->node_count; i++)
+            found = found || bench.graph->nodes[i]->op == (Op)op;
+        CHECK(found, "no case for %s", op_info((Op)op)->name);
+    }
+    arena_free(bench.arena);
+}
+
+int main(int argc, char **argv) {
+    static const char *const cpus[] = {"x86-64", "x86-64-v3", "host"};
+    int runs = 0;
+    if (argc == 5) {
+        run_variant(argv[1], (OrderMode)atoi(argv[2]), atoi(argv[3]) != 0, (uint64_t)atoll(argv[4]));
+        return report("native", 1);
+    }
+    for (size_t c = 0; c < sizeof cpus / sizeof cpus[0]; c++) {
+        bool first_v3 = strcmp(cpus[c], "x86-64-v3") == 0 && !__builtin_cpu_supports("avx2");
+        if ((argc > 1 && strcmp(argv[1], cpus[c]) != 0) || first_v3)
+            continue;
+        for (int mode = 0; mode < ORDERS; mode++, runs++)
+            run_variant(cpus[c], (OrderMode)mode, (runs & 1) != 0, 1000 + (uint64_t)runs);
+    }
+    return report("native", runs);
+}
