@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Loads --checkpoint; --mean and --std that were not given are those of the training. */
+/* Loads --checkpoint, the best state where --keep-best left one; --mean and --std that were not given are those of the training. */
 static bool load_checkpoint(const Session *session, Options *options, void **memory, Error *error) {
     Checkpoint checkpoint;
     *memory = NULL;
@@ -14,7 +14,7 @@ static bool load_checkpoint(const Session *session, Options *options, void **mem
         return true;
     if (!intc_rt_checkpoint_load(options->checkpoint, session->module, &checkpoint, memory, error))
         return false;
-    memcpy(session->arena, checkpoint.state, (size_t)session->module->state_size);
+    memcpy(session->arena, checkpoint.best ? checkpoint.best : checkpoint.state, (size_t)session->module->state_size);
     if (options->command == COMMAND_EXPORT)
         return true;
     const struct {

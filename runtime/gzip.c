@@ -222,27 +222,30 @@ static bool inflate_fixed(Inflate *z) {
 
 /* The header of a member: z->at is behind it afterwards. */
 static bool skip_header(Inflate *z) {
-    if (z->end - z->at < 10 || z->at[0] != 0x1f || z->at[1] != 0x8b || z->at[2] != 8)
+    const unsigned char *at = z->at;
+    z->truncated = z->end - at < 10;
+    if (z->truncated || at[0] != 0x1f || at[1] != 0x8b || at[2] != 8)
         return false;
-    int flags = z->at[3];
-    z->at += 10;
+    int flags = at[3];
+    z->truncated = true;
+    at += 10;
     if (flags & 4) {
-        if (z->end - z->at < 2)
+        if (z->end - at < 2 || z->end - at - 2 < (at[0] | at[1] << 8))
             return false;
-        ptrdiff_t extra = z->at[0] | z->at[1] << 8;
-        if (z->end - z->at - 2 < extra)
-            return false;
-        z->at += 2 + extra;
+        at += 2 + (at[0] | at[1] << 8);
     }
     for (int field = 8; field <= 16; field *= 2)
         if (flags & field) {
-            const unsigned char *zero = memchr(z->at, 0, (size_t)(z->end - z->at));
-            if (!zero)
+            at = memchr(at, 0, (size_t)(z->end - at));
+            if (!at)
                 return false;
-            z->at = zero + 1;
+            at++;
         }
-    if (flags & 2)
-        z->at += z->end - z->at < 2 ? z->end - z->at : 2;
+    int checksum = flags & 2;
+    if (z->end - at < checksum)
+        return false;
+    z->at = at + checksum;
+    z->truncated = false;
     return true;
 }
 

@@ -279,13 +279,13 @@ static bool run_steps(Run *run, Error *error) {
     return true;
 }
 
-/* Calibrates, chooses the best, writes what was asked for, prints the last lines. */
+/* Calibrates, writes the checkpoint (of the last step; the best is kept beside it), chooses the best, exports, prints the last lines. */
 static bool finish(Run *run, Error *error) {
     const Options *o = run->options;
     const struct intc_module *module = run->session->module;
     char train[160], validation[160] = "", hex[65];
     unsigned char digest[32];
-    if (!calibrate(run, error))
+    if (!calibrate(run, error) || (o->checkpoint && !save_checkpoint(run, error)))
         return false;
     if (run->has_best) {
         memcpy(run->session->arena, run->best, (size_t)module->state_size);
@@ -297,8 +297,6 @@ static bool finish(Run *run, Error *error) {
     }
     if (run->validation.count > 0)
         intc_rt_score_text(&run->validation_score, validation);
-    if (o->checkpoint && !save_checkpoint(run, error))
-        return false;
     if (o->save && !intc_rt_export(run->session, o->format, o->save, error))
         return false;
     intc_rt_log_line(&run->log, "final: %s%s%s", intc_rt_score_text(&run->epoch_score, train), validation[0] ? "; validation: " : "",
