@@ -3,6 +3,7 @@
 #include "tests/op/case_list.h"
 
 static bool covered[OP_COUNT];
+static bool dump;
 
 static double loss_at(Eval *eval, const Value *loss, double *x, double at) {
     double kept = *x;
@@ -10,6 +11,55 @@ static double loss_at(Eval *eval, const Value *loss, double *x, double at) {
     eval_nodes(eval);
     *x = kept;
     return eval->tensors[loss->id].real[0];
+}
+
+static void print_numbers(const char *key, const Eval *eval, const Value *value) {
+    printf(", \"%s\": {\"shape\": [", key);
+    for (int i = 0; i < value->shape.rank; i++)
+        printf("%s%lld", i > 0 ? ", " : "", (long long)value->shape.dim[i]);
+    printf("], \"data\": [");
+    for (int64_t k = 0; k < shape_elements(value->shape); k++)
+        if (value->integer)
+            printf("%s%lld", k > 0 ? ", " : "", (long long)eval->tensors[value->id].mantissa[k]);
+        else
+            printf("%s%.17g", k > 0 ? ", " : "", eval->tensors[value->id].real[k]);
+    printf("]}");
+}
+
+static void print_attrs(const Node *node) {
+    printf(", \"attrs\": {");
+    for (int i = 0; i < node->attr_count; i++) {
+        const Attr *attr = &node->attrs[i];
+        printf("%s\"%s\": ", i > 0 ? ", " : "", attr->name);
+        if (attr->kind == ATTR_INT)
+            printf("%lld", (long long)attr->integer);
+        else if (attr->kind == ATTR_REAL)
+            printf("%.17g", attr->real);
+        for (int k = 0; attr->kind == ATTR_INTS && k < attr->count; k++)
+            printf("%s%lld", k == 0 ? "[" : ", ", (long long)attr->ints[k]);
+        if (attr->kind == ATTR_INTS)
+            printf("%s]", attr->count == 0 ? "[" : "");
+    }
+    printf("}");
+}
+
+/* The case's operands, its loss Σ weights·output, and the gradients of its real operands. */
+static void print_case(const char *name, const Eval *eval, const Value *loss, Value *const *gradients) {
+    const Node *product = loss->def->in[0]->def, *node = product->in[0]->def;
+    printf("{\"name\": \"%s\", \"op\": \"%s\"", name, op_info(node->op)->name);
+    print_attrs(node);
+    int param = 0;
+    for (int i = 0; i < node->in_count; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "in%d", i);
+        print_numbers(key, eval, node->in[i]);
+        snprintf(key, sizeof key, "grad%d", i);
+        if (node->in[i]->kind == VALUE_PARAM && gradients[param] != NULL)
+            print_numbers(key, eval, gradients[param++]);
+    }
+    print_numbers("output", eval, node->out[0]);
+    print_numbers("weights", eval, product->in[1]);
+    printf("}\n");
 }
 
 /* Compares the gradients that backward appended with differences of the loss. */
@@ -23,7 +73,10 @@ static void compare(const char *name, Graph *graph, const Value *loss) {
         diag_print(diag, stderr);
     Eval *eval = eval_new(graph, EVAL_REAL);
     int param = 0;
-    for (int i = 0; good && i < values; i++) {
+    eval_nodes(eval);
+    if (dump && good)
+        print_case(name, eval, loss, gradients);
+    for (int i = 0; good && !dump && i < values; i++) {
         const Value *p = graph->values[i];
         if (p->kind != VALUE_PARAM)
             continue;
@@ -106,8 +159,11 @@ static void check_unneeded(void) {
     arena_free(arena);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    dump = argc > 1 && strcmp(argv[1], "--dump") == 0;
     int count = for_each_case(check_case);
+    if (dump)
+        return failures > 0;
     check_accumulation();
     check_unneeded();
     for (int op = OP_NONE + 1; op < OP_COUNT; op++)
