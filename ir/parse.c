@@ -1,169 +1,18 @@
 /* The parser of the text form (ir/text.h). Before: any bytes. After: the graphs, or NULL and a diagnostic with a line number; it stops at
  * the first mistake. It checks what the text needs to be a graph at all; whether the graph is a good one is the verifier's question. */
+#include "ir/scan.h"
 #include "ir/text.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct {
-    Arena *arena;
-    Diag *diag;
-    const char *at;
-    int line;
-    bool failed;
+    Scanner scan;
     Graph *graph;
     Value **names; /* hash table, linear probing */
     size_t name_room;
     size_t name_count;
 } Parser;
-
-static bool fail(Parser *parser, const char *expected) {
-    if (parser->failed)
-        return false;
-    parser->failed = true;
-    char found[24];
-    size_t n = 0;
-    while (n < sizeof found - 1 && parser->at[n] != '\0' && parser->at[n] != '\n') {
-        found[n] = parser->at[n] >= ' ' && parser->at[n] <= '~' ? parser->at[n] : '?';
-        n++;
-    }
-    found[n] = '\0';
-    if (n == 0)
-        diag_error(parser->diag, NULL, "line %d: expected %s, found the end of the %s", parser->line, expected,
-                   *parser->at == '\0' ? "text" : "line");
-    else
-        diag_error(parser->diag, NULL, "line %d: expected %s, found '%s'", parser->line, expected, found);
-    return false;
-}
-
-/* --- characters and words --- */
-
-static void skip_blanks(Parser *parser) {
-    while (*parser->at == ' ' || *parser->at == '\t' || *parser->at == '\r')
-        parser->at++;
-}
-
-static void skip_to_line_end(Parser *parser) {
-    while (*parser->at != '\0' && *parser->at != '\n')
-        parser->at++;
-}
-
-/* Blanks, ends of lines and comments. */
-static void skip_space(Parser *parser) {
-    for (;;) {
-        skip_blanks(parser);
-        if (*parser->at == '#')
-            skip_to_line_end(parser);
-        if (*parser->at != '\n')
-            return;
-        parser->line++;
-        parser->at++;
-    }
-}
-
-static bool accept(Parser *parser, const char *text) {
-    skip_blanks(parser);
-    size_t n = strlen(text);
-    if (parser->failed || strncmp(parser->at, text, n) != 0)
-        return false;
-    parser->at += n;
-    return true;
-}
-
-static bool expect(Parser *parser, const char *text) {
-    return accept(parser, text) || fail(parser, text);
-}
-
-static bool word_character(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '#';
-}
-
-static bool accept_word(Parser *parser, const char *word) {
-    skip_blanks(parser);
-    size_t n = strlen(word);
-    if (strncmp(parser->at, word, n) != 0 || word_character(parser->at[n]))
-        return false;
-    return accept(parser, word);
-}
-
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static const char *quoted(Parser *parser) {
-    if (!expect(parser, "\""))
-        return "";
-    size_t length = strcspn(parser->at, "\n");
-    char *text = arena_alloc(parser->arena, length + 1, 1), *to = text;
-    while (*parser->at != '"') {
-        if (*parser->at == '\0' || *parser->at == '\n') {
-            fail(parser, "a closing quote");
-            return "";
-        }
-        if (*parser->at != '\\') {
-            *to++ = *parser->at++;
-            continue;
-        }
-        parser->at++;
-        if (*parser->at == '"' || *parser->at == '\\') {
-            *to++ = *parser->at++;
-            continue;
-        }
-        int high = *parser->at == 'x' ? hex_digit(parser->at[1]) : -1, low = high >= 0 ? hex_digit(parser->at[2]) : -1;
-        if (low < 0 || 16 * high + low == 0) {
-            fail(parser, "\\\", \\\\ or \\x and two digits other than 00");
-            return "";
-        }
-        *to++ = (char)(16 * high + low);
-        parser->at += 3;
-    }
-    parser->at++;
-    return text;
-}
-
-static const char *word(Parser *parser, const char *expected) {
-    skip_blanks(parser);
-    if (*parser->at == '"')
-        return quoted(parser);
-    size_t n = 0;
-    while (word_character(parser->at[n]))
-        n++;
-    if (n == 0) {
-        fail(parser, expected);
-        return "";
-    }
-    char *text = arena_alloc(parser->arena, n + 1, 1);
-    memcpy(text, parser->at, n);
-    parser->at += n;
-    return text;
-}
-
-static int64_t integer(Parser *parser, int64_t low, int64_t high, const char *expected) {
-    skip_blanks(parser);
-    char *end;
-    errno = 0;
-    bool digits = (*parser->at >= '0' && *parser->at <= '9') || (*parser->at == '-' && parser->at[1] >= '0' && parser->at[1] <= '9');
-    long long x = digits ? strtoll(parser->at, &end, 10) : 0;
-    if (!digits || errno != 0 || x < low || x > high) {
-        fail(parser, expected);
-        return low;
-    }
-    parser->at = end;
-    return x;
-}
-
-static double real(Parser *parser) {
-    skip_blanks(parser);
-    char *end;
-    double x = *parser->at == '\n' ? 0 : strtod(parser->at, &end);
-    if (*parser->at == '\n' || end == parser->at) {
-        fail(parser, "a number");
-        return 0;
-    }
-    parser->at = end;
-    return x;
-}
 
 /* --- names --- */
 
@@ -182,16 +31,16 @@ static void define(Parser *parser, Value *value) {
         Value **old = parser->names;
         size_t room = parser->name_room;
         parser->name_room = room == 0 ? 64 : 2 * room;
-        parser->names = arena_alloc(parser->arena, parser->name_room, sizeof *parser->names);
+        parser->names = arena_alloc(parser->scan.arena, parser->name_room, sizeof *parser->names);
         for (size_t i = 0; i < room; i++)
             if (old[i] != NULL)
                 parser->names[name_slot(parser, old[i]->name)] = old[i];
     }
     size_t slot = name_slot(parser, value->name);
     if (parser->names[slot] != NULL) {
-        if (!parser->failed)
-            diag_error(parser->diag, NULL, "line %d: %%%s is defined twice", parser->line, value->name);
-        parser->failed = true;
+        if (!parser->scan.failed)
+            diag_error(parser->scan.diag, NULL, "line %d: %%%s is defined twice", parser->scan.line, value->name);
+        parser->scan.failed = true;
         return;
     }
     parser->names[slot] = value;
@@ -200,18 +49,18 @@ static void define(Parser *parser, Value *value) {
 
 /* Never NULL where the parser has not failed. */
 static Value *find(Parser *parser, const char *name) {
-    Value *value = parser->failed || parser->name_room == 0 ? NULL : parser->names[name_slot(parser, name)];
-    if (value == NULL && !parser->failed) {
-        diag_error(parser->diag, NULL, "line %d: %%%s is not defined", parser->line, name);
-        parser->failed = true;
+    Value *value = parser->scan.failed || parser->name_room == 0 ? NULL : parser->names[name_slot(parser, name)];
+    if (value == NULL && !parser->scan.failed) {
+        diag_error(parser->scan.diag, NULL, "line %d: %%%s is not defined", parser->scan.line, name);
+        parser->scan.failed = true;
     }
     return value;
 }
 
 static Value *operand(Parser *parser) {
-    if (!expect(parser, "%"))
+    if (!scan_expect(&parser->scan, "%"))
         return NULL;
-    return find(parser, word(parser, "a name"));
+    return find(parser, scan_word(&parser->scan, "a name"));
 }
 
 /* --- declarations --- */
@@ -219,51 +68,52 @@ static Value *operand(Parser *parser) {
 /* [32x784]: dimensions up to the closing bracket. */
 static Shape shape(Parser *parser) {
     Shape s = {0};
-    if (!expect(parser, "["))
+    if (!scan_expect(&parser->scan, "["))
         return s;
-    while (!parser->failed && !accept(parser, "]")) {
+    while (!parser->scan.failed && !scan_accept(&parser->scan, "]")) {
         if (s.rank == MAX_RANK) {
-            fail(parser, "at most 8 dimensions");
+            scan_fail(&parser->scan, "at most 8 dimensions");
             break;
         }
-        if (s.rank > 0 && !expect(parser, "x"))
+        if (s.rank > 0 && !scan_expect(&parser->scan, "x"))
             break;
-        s.dim[s.rank++] = integer(parser, 0, TEXT_MAX_ELEMENTS, "a dimension");
+        s.dim[s.rank++] = scan_integer(&parser->scan, 0, TEXT_MAX_ELEMENTS, "a dimension");
     }
-    if (!parser->failed && !shape_valid(s.rank, s.dim))
-        fail(parser, "a shape of at most 2^40 elements");
-    return parser->failed ? (Shape){0} : s;
+    if (!parser->scan.failed && !shape_valid(s.rank, s.dim))
+        scan_fail(&parser->scan, "a shape of at most 2^40 elements");
+    return parser->scan.failed ? (Shape){0} : s;
 }
 
 static int int_list(Parser *parser, int64_t *list, int room) {
     int n = 0;
-    if (!expect(parser, "["))
+    if (!scan_expect(&parser->scan, "["))
         return 0;
-    while (!parser->failed && !accept(parser, "]")) {
-        if (n > 0 && !expect(parser, ","))
+    while (!parser->scan.failed && !scan_accept(&parser->scan, "]")) {
+        if (n > 0 && !scan_expect(&parser->scan, ","))
             break;
         if (n == room) {
-            fail(parser, "a shorter list");
+            scan_fail(&parser->scan, "a shorter list");
             break;
         }
-        list[n++] = integer(parser, INT64_MIN, INT64_MAX, "an integer");
+        list[n++] = scan_integer(&parser->scan, INT64_MIN, INT64_MAX, "an integer");
     }
-    return parser->failed ? 0 : n;
+    return parser->scan.failed ? 0 : n;
 }
 
 static void exponent(Parser *parser, Value *value) {
-    skip_blanks(parser);
-    bool present = *parser->at == 'e' && (parser->at[1] == '?' || parser->at[1] == '-' || (parser->at[1] >= '0' && parser->at[1] <= '9'));
+    scan_skip_blanks(&parser->scan);
+    bool present = *parser->scan.at == 'e' &&
+                   (parser->scan.at[1] == '?' || parser->scan.at[1] == '-' || (parser->scan.at[1] >= '0' && parser->scan.at[1] <= '9'));
     value->integer = !present && value->type != T_REAL;
     value->exponent_kind = value->integer ? EXPONENT_NONE : EXPONENT_DYNAMIC;
     if (!present)
         return;
-    parser->at++;
-    bool dynamic = accept(parser, "?");
+    parser->scan.at++;
+    bool dynamic = scan_accept(&parser->scan, "?");
     if (!dynamic)
         value->exponent_kind = EXPONENT_CONST;
-    if (!dynamic || *parser->at == '-' || (*parser->at >= '0' && *parser->at <= '9'))
-        value->exponent = (int)integer(parser, -(1 << 20), 1 << 20, "an exponent");
+    if (!dynamic || *parser->scan.at == '-' || (*parser->scan.at >= '0' && *parser->scan.at <= '9'))
+        value->exponent = (int)scan_integer(&parser->scan, -(1 << 20), 1 << 20, "an exponent");
 }
 
 static void order(Parser *parser, Value *value) {
@@ -279,33 +129,33 @@ static void order(Parser *parser, Value *value) {
         value->order[i] = (uint8_t)list[i];
     }
     if (!good)
-        fail(parser, "an order of all dimensions");
+        scan_fail(&parser->scan, "an order of all dimensions");
 }
 
 /* What follows the name of a value; kind and name are the caller's. */
 static void declaration(Parser *parser, Value *value) {
     static const Type types[] = {T_REAL, T_I8, T_I16, T_I32, T_I64};
-    const char *type = word(parser, "a type");
+    const char *type = scan_word(&parser->scan, "a type");
     size_t i = 0;
     while (i < 5 && strcmp(type, type_name(types[i])) != 0)
         i++;
     if (i == 5) {
-        fail(parser, "real, i8, i16, i32 or i64");
+        scan_fail(&parser->scan, "real, i8, i16, i32 or i64");
         return;
     }
     value->type = types[i];
     value->shape = shape(parser);
-    if (accept(parser, "<="))
-        value->bound = integer(parser, 0, INT64_MAX, "a bound");
+    if (scan_accept(&parser->scan, "<="))
+        value->bound = scan_integer(&parser->scan, 0, INT64_MAX, "a bound");
     exponent(parser, value);
-    if (accept_word(parser, "order") && expect(parser, "="))
+    if (scan_accept_word(&parser->scan, "order") && scan_expect(&parser->scan, "="))
         order(parser, value);
-    if (accept_word(parser, "as"))
-        value->onnx_name = quoted(parser);
-    if (accept(parser, "@")) {
-        value->offset = integer(parser, -1, INT64_MAX, "an offset");
-        if (expect(parser, ":"))
-            value->exponent_offset = integer(parser, -1, INT64_MAX, "an offset");
+    if (scan_accept_word(&parser->scan, "as"))
+        value->onnx_name = scan_quoted(&parser->scan);
+    if (scan_accept(&parser->scan, "@")) {
+        value->offset = scan_integer(&parser->scan, -1, INT64_MAX, "an offset");
+        if (scan_expect(&parser->scan, ":"))
+            value->exponent_offset = scan_integer(&parser->scan, -1, INT64_MAX, "an offset");
     }
 }
 
@@ -318,13 +168,13 @@ static void contents(Parser *parser, Value *value, bool reals) {
         double real;
         int64_t integer;
     } *numbers = NULL;
-    skip_space(parser);
-    while (!parser->failed && !accept(parser, "}")) {
-        if (count > 0 && !expect(parser, ","))
+    scan_skip_space(&parser->scan);
+    while (!parser->scan.failed && !scan_accept(&parser->scan, "}")) {
+        if (count > 0 && !scan_expect(&parser->scan, ","))
             break;
-        skip_space(parser);
+        scan_skip_space(&parser->scan);
         if (count == n) {
-            fail(parser, "no more numbers");
+            scan_fail(&parser->scan, "no more numbers");
             break;
         }
         if (count == room) {
@@ -334,16 +184,16 @@ static void contents(Parser *parser, Value *value, bool reals) {
                 internal_error("out of memory");
         }
         if (reals)
-            numbers[count++].real = real(parser);
+            numbers[count++].real = scan_real(&parser->scan);
         else
-            numbers[count++].integer = integer(parser, INT64_MIN, INT64_MAX, "an integer");
-        skip_space(parser);
+            numbers[count++].integer = scan_integer(&parser->scan, INT64_MIN, INT64_MAX, "an integer");
+        scan_skip_space(&parser->scan);
     }
-    if (!parser->failed && count < n)
-        fail(parser, "more numbers");
-    if (!parser->failed) {
-        double *real_copy = reals ? arena_alloc(parser->arena, n, sizeof *real_copy) : NULL;
-        int64_t *copy = reals ? NULL : arena_alloc(parser->arena, n, sizeof *copy);
+    if (!parser->scan.failed && count < n)
+        scan_fail(&parser->scan, "more numbers");
+    if (!parser->scan.failed) {
+        double *real_copy = reals ? arena_alloc(parser->scan.arena, n, sizeof *real_copy) : NULL;
+        int64_t *copy = reals ? NULL : arena_alloc(parser->scan.arena, n, sizeof *copy);
         for (size_t i = 0; i < n; i++)
             if (reals)
                 real_copy[i] = numbers[i].real;
@@ -359,7 +209,7 @@ static void contents(Parser *parser, Value *value, bool reals) {
 
 static bool value_kind(Parser *parser, ValueKind *kind) {
     for (ValueKind k = VALUE_INPUT; k <= VALUE_HYPER; k++)
-        if (accept_word(parser, value_kind_name(k))) {
+        if (scan_accept_word(&parser->scan, value_kind_name(k))) {
             *kind = k;
             return true;
         }
@@ -369,45 +219,45 @@ static bool value_kind(Parser *parser, ValueKind *kind) {
 /* --- nodes --- */
 
 static void attribute(Parser *parser, Node *node) {
-    Attr attr = {.name = word(parser, "an attribute")};
+    Attr attr = {.name = scan_word(&parser->scan, "an attribute")};
     if (attr_find(node, attr.name) != NULL) {
-        fail(parser, "an attribute that is not there yet");
+        scan_fail(&parser->scan, "an attribute that is not there yet");
         return;
     }
-    if (!expect(parser, "="))
+    if (!scan_expect(&parser->scan, "="))
         return;
-    skip_blanks(parser);
-    size_t n = strcspn(parser->at, ",}\n");
-    if (*parser->at == '[') {
+    scan_skip_blanks(&parser->scan);
+    size_t n = strcspn(parser->scan.at, ",}\n");
+    if (*parser->scan.at == '[') {
         size_t room = 1;
-        for (const char *c = parser->at; *c != '\0' && *c != ']' && *c != '\n'; c++)
+        for (const char *c = parser->scan.at; *c != '\0' && *c != ']' && *c != '\n'; c++)
             room += *c == ',';
         if (room > INT32_MAX / 2) {
-            fail(parser, "a shorter list");
+            scan_fail(&parser->scan, "a shorter list");
             return;
         }
-        int64_t *list = arena_alloc(parser->arena, room, sizeof *list);
+        int64_t *list = arena_alloc(parser->scan.arena, room, sizeof *list);
         attr.kind = ATTR_INTS;
         attr.count = int_list(parser, list, (int)room);
         attr.ints = list;
-    } else if (*parser->at == '"') {
+    } else if (*parser->scan.at == '"') {
         attr.kind = ATTR_TEXT;
-        attr.text = quoted(parser);
-    } else if (strcspn(parser->at, "xX.eEnN") < n) {
+        attr.text = scan_quoted(&parser->scan);
+    } else if (strcspn(parser->scan.at, "xX.eEnN") < n) {
         attr.kind = ATTR_REAL;
-        attr.real = real(parser);
+        attr.real = scan_real(&parser->scan);
     } else {
         attr.kind = ATTR_INT;
-        attr.integer = integer(parser, INT64_MIN, INT64_MAX, "a number, a list or a text");
+        attr.integer = scan_integer(&parser->scan, INT64_MIN, INT64_MAX, "a number, a list or a text");
     }
-    if (!parser->failed)
+    if (!parser->scan.failed)
         attr_set(node, attr);
 }
 
 static void attributes(Parser *parser, Node *node) {
     bool first = true;
-    while (!parser->failed && !accept(parser, "}")) {
-        if (!first && !expect(parser, ","))
+    while (!parser->scan.failed && !scan_accept(&parser->scan, "}")) {
+        if (!first && !scan_expect(&parser->scan, ","))
             return;
         first = false;
         attribute(parser, node);
@@ -416,18 +266,18 @@ static void attributes(Parser *parser, Node *node) {
 
 /* `from Gemm "fc" gradient` behind a semicolon; anything else there is a comment. */
 static void origin(Parser *parser, Node *node) {
-    if (!accept(parser, ";"))
+    if (!scan_accept(&parser->scan, ";"))
         return;
-    if (!accept_word(parser, "from")) {
-        skip_to_line_end(parser);
+    if (!scan_accept_word(&parser->scan, "from")) {
+        scan_skip_to_line_end(&parser->scan);
         return;
     }
-    if (!accept(parser, "-"))
-        node->origin.op_type = word(parser, "an operator");
-    skip_blanks(parser);
-    if (*parser->at == '"')
-        node->origin.name = quoted(parser);
-    node->origin.gradient = accept_word(parser, "gradient");
+    if (!scan_accept(&parser->scan, "-"))
+        node->origin.op_type = scan_word(&parser->scan, "an operator");
+    scan_skip_blanks(&parser->scan);
+    if (*parser->scan.at == '"')
+        node->origin.name = scan_quoted(&parser->scan);
+    node->origin.gradient = scan_accept_word(&parser->scan, "gradient");
 }
 
 /* Nodes may be fused into a later one: the name is kept until the graph is complete. */
@@ -439,19 +289,19 @@ typedef struct Pending {
 } Pending;
 
 static void node_tail(Parser *parser, Node *node, Pending **pending) {
-    if (accept_word(parser, "backward"))
+    if (scan_accept_word(&parser->scan, "backward"))
         node->phase = PHASE_BACKWARD;
-    else if (accept_word(parser, "update"))
+    else if (scan_accept_word(&parser->scan, "update"))
         node->phase = PHASE_UPDATE;
-    if (accept_word(parser, "of")) {
+    if (scan_accept_word(&parser->scan, "of")) {
         const Value *value = operand(parser);
         if (value != NULL && value->def == NULL)
-            fail(parser, "an output of a node before this place");
+            scan_fail(&parser->scan, "an output of a node before this place");
         node->forward = value != NULL ? value->def : NULL;
     }
-    if (accept_word(parser, "into") && expect(parser, "%")) {
-        Pending *entry = arena_alloc(parser->arena, 1, sizeof *entry);
-        *entry = (Pending){.node = node, .into = word(parser, "a name"), .line = parser->line, .next = *pending};
+    if (scan_accept_word(&parser->scan, "into") && scan_expect(&parser->scan, "%")) {
+        Pending *entry = arena_alloc(parser->scan.arena, 1, sizeof *entry);
+        *entry = (Pending){.node = node, .into = scan_word(&parser->scan, "a name"), .line = parser->scan.line, .next = *pending};
         *pending = entry;
     }
     origin(parser, node);
@@ -460,18 +310,18 @@ static void node_tail(Parser *parser, Node *node, Pending **pending) {
 static void operands(Parser *parser, Node *node) {
     enum { MOST = 64 };
     Value *in[MOST];
-    skip_blanks(parser);
-    bool more = *parser->at == '%';
-    while (more && !parser->failed) {
+    scan_skip_blanks(&parser->scan);
+    bool more = *parser->scan.at == '%';
+    while (more && !parser->scan.failed) {
         if (node->in_count == MOST) {
-            fail(parser, "at most 64 operands");
+            scan_fail(&parser->scan, "at most 64 operands");
             return;
         }
         in[node->in_count++] = operand(parser);
-        more = accept(parser, ",");
+        more = scan_accept(&parser->scan, ",");
     }
-    node->in = arena_alloc(parser->arena, (size_t)node->in_count, sizeof(Value *));
-    for (int i = 0; i < node->in_count && !parser->failed; i++)
+    node->in = arena_alloc(parser->scan.arena, (size_t)node->in_count, sizeof(Value *));
+    for (int i = 0; i < node->in_count && !parser->scan.failed; i++)
         node->in[i] = in[i];
 }
 
@@ -479,7 +329,7 @@ static void append(Parser *parser, Node *node) {
     Graph *graph = parser->graph;
     if (graph->node_count == graph->node_room) {
         graph->node_room = graph->node_room == 0 ? 64 : 2 * graph->node_room;
-        Node **nodes = arena_alloc(parser->arena, (size_t)graph->node_room, sizeof *nodes);
+        Node **nodes = arena_alloc(parser->scan.arena, (size_t)graph->node_room, sizeof *nodes);
         if (graph->node_count > 0)
             memcpy(nodes, graph->nodes, (size_t)graph->node_count * sizeof *nodes);
         graph->nodes = nodes;
@@ -491,27 +341,27 @@ static void append(Parser *parser, Node *node) {
 /* Outputs that the text does not declare. */
 static bool infer(Parser *parser, Node *node) {
     const OpInfo *info = op_info(node->op);
-    const char *where = arena_printf(parser->arena, "line %d: ", parser->line);
-    parser->failed = true;
+    const char *where = arena_printf(parser->scan.arena, "line %d: ", parser->scan.line);
+    parser->scan.failed = true;
     if (node->in_count < info->min_in || node->in_count > info->max_in) {
-        diag_error(parser->diag, NULL, "%s%s takes %d to %d operands, found %d", where, info->name, info->min_in, info->max_in,
+        diag_error(parser->scan.diag, NULL, "%s%s takes %d to %d operands, found %d", where, info->name, info->min_in, info->max_in,
                    node->in_count);
         return false;
     }
-    if (!node_check_attrs(node, parser->diag, where))
+    if (!node_check_attrs(node, parser->scan.diag, where))
         return false;
-    if (!info->infer(node, parser->diag)) {
-        diag_error(parser->diag, NULL, "%sthe shape of %s cannot be inferred", where, info->name);
+    if (!info->infer(node, parser->scan.diag)) {
+        diag_error(parser->scan.diag, NULL, "%sthe shape of %s cannot be inferred", where, info->name);
         return false;
     }
     for (int i = 0; i < node->out_count; i++)
         if (!shape_valid(node->out[i]->shape.rank, node->out[i]->shape.dim)) {
-            diag_error(parser->diag, NULL, "%sthe result of %s is too large", where, info->name);
+            diag_error(parser->scan.diag, NULL, "%sthe result of %s is too large", where, info->name);
             return false;
         }
     if (parser->graph->stage >= STAGE_SCALED)
         node_infer_width(node);
-    parser->failed = false;
+    parser->scan.failed = false;
     return true;
 }
 
@@ -522,25 +372,26 @@ static int left_side(Parser *parser, Value *values, bool *declared) {
     int count = 0;
     do {
         if (count == MOST_OUTS) {
-            fail(parser, "fewer results");
+            scan_fail(&parser->scan, "fewer results");
             return 0;
         }
-        if (!expect(parser, "%"))
+        if (!scan_expect(&parser->scan, "%"))
             return 0;
         Value *value = &values[count];
-        *value = (Value){.name = word(parser, "a name"), .offset = -1, .exponent_offset = -1, .exponent_kind = EXPONENT_DYNAMIC};
+        *value =
+            (Value){.name = scan_word(&parser->scan, "a name"), .offset = -1, .exponent_offset = -1, .exponent_kind = EXPONENT_DYNAMIC};
         for (int i = 0; i < MAX_RANK; i++)
             value->order[i] = (uint8_t)i;
-        bool typed = accept(parser, ":");
+        bool typed = scan_accept(&parser->scan, ":");
         if (typed)
             declaration(parser, value);
         if (count > 0 && typed != *declared)
-            fail(parser, "declarations of all results or of none");
+            scan_fail(&parser->scan, "declarations of all results or of none");
         *declared = typed;
         count++;
-    } while (accept(parser, ","));
-    expect(parser, "=");
-    return parser->failed ? 0 : count;
+    } while (scan_accept(&parser->scan, ","));
+    scan_expect(&parser->scan, "=");
+    return parser->scan.failed ? 0 : count;
 }
 
 static Value *enter(Parser *parser, const Value *from, ValueKind kind) {
@@ -554,26 +405,26 @@ static Value *enter(Parser *parser, const Value *from, ValueKind kind) {
 }
 
 static void node_statement(Parser *parser, const Value *results, int count, bool declared, Pending **pending) {
-    const char *name = word(parser, "a kind of value or an operator");
+    const char *name = scan_word(&parser->scan, "a kind of value or an operator");
     Op op = op_find(name);
-    if (parser->failed)
+    if (parser->scan.failed)
         return;
     if (op == OP_NONE || op_info(op)->outs != count) {
-        diag_error(parser->diag, NULL, "line %d: %s '%s'", parser->line, op == OP_NONE ? "no operator" : "wrong number of results of",
-                   name);
-        parser->failed = true;
+        diag_error(parser->scan.diag, NULL, "line %d: %s '%s'", parser->scan.line,
+                   op == OP_NONE ? "no operator" : "wrong number of results of", name);
+        parser->scan.failed = true;
         return;
     }
-    Node *node = arena_alloc(parser->arena, 1, sizeof *node);
+    Node *node = arena_alloc(parser->scan.arena, 1, sizeof *node);
     node->op = op;
     node->graph = parser->graph;
     node->out_count = count;
-    node->out = arena_alloc(parser->arena, (size_t)count, sizeof(Value *));
+    node->out = arena_alloc(parser->scan.arena, (size_t)count, sizeof(Value *));
     operands(parser, node);
-    if (accept(parser, "{"))
+    if (scan_accept(&parser->scan, "{"))
         attributes(parser, node);
     node_tail(parser, node, pending);
-    if (parser->failed || (!declared && !infer(parser, node)))
+    if (parser->scan.failed || (!declared && !infer(parser, node)))
         return;
     for (int i = 0; i < count; i++) {
         if (declared) {
@@ -593,24 +444,24 @@ static void value_statement(Parser *parser, Pending **pending) {
     bool declared = false;
     int count = left_side(parser, results, &declared);
     ValueKind kind;
-    if (parser->failed)
+    if (parser->scan.failed)
         return;
     if (!value_kind(parser, &kind)) {
         node_statement(parser, results, count, declared, pending);
         return;
     }
     if (count != 1 || !declared) {
-        fail(parser, "one value with its type");
+        scan_fail(&parser->scan, "one value with its type");
         return;
     }
-    skip_blanks(parser);
-    if (*parser->at == '"')
-        results[0].onnx_name = quoted(parser);
-    if (accept_word(parser, "real") && expect(parser, "{"))
+    scan_skip_blanks(&parser->scan);
+    if (*parser->scan.at == '"')
+        results[0].onnx_name = scan_quoted(&parser->scan);
+    if (scan_accept_word(&parser->scan, "real") && scan_expect(&parser->scan, "{"))
         contents(parser, &results[0], true);
-    if (accept(parser, "{"))
+    if (scan_accept(&parser->scan, "{"))
         contents(parser, &results[0], false);
-    if (!parser->failed)
+    if (!parser->scan.failed)
         enter(parser, &results[0], kind);
 }
 
@@ -618,58 +469,58 @@ static void value_statement(Parser *parser, Pending **pending) {
 
 static void update_statement(Parser *parser) {
     Value *state = operand(parser);
-    if (!expect(parser, "<-"))
+    if (!scan_expect(&parser->scan, "<-"))
         return;
     Value *next = operand(parser);
-    if (!parser->failed)
+    if (!parser->scan.failed)
         graph_update(parser->graph, state, next);
 }
 
 static void output_statement(Parser *parser) {
-    const char *name = quoted(parser);
+    const char *name = scan_quoted(&parser->scan);
     for (Role role = ROLE_PREDICTION; role <= ROLE_METRIC; role++)
-        if (accept_word(parser, role_name(role))) {
+        if (scan_accept_word(&parser->scan, role_name(role))) {
             Value *value = operand(parser);
-            if (!parser->failed)
+            if (!parser->scan.failed)
                 graph_output(parser->graph, name, role, value);
             return;
         }
-    fail(parser, "prediction, loss or metric");
+    scan_fail(&parser->scan, "prediction, loss or metric");
 }
 
 static void resolve(Parser *parser, const Pending *pending) {
-    for (; pending != NULL && !parser->failed; pending = pending->next) {
-        parser->line = pending->line;
+    for (; pending != NULL && !parser->scan.failed; pending = pending->next) {
+        parser->scan.line = pending->line;
         const Value *value = find(parser, pending->into);
         if (value != NULL && value->def == NULL)
-            fail(parser, "an output of a node behind 'into'");
+            scan_fail(&parser->scan, "an output of a node behind 'into'");
         pending->node->fused_into = value != NULL ? value->def : NULL;
     }
 }
 
 static void header(Parser *parser) {
-    if (!accept_word(parser, "graph")) {
-        fail(parser, "graph");
+    if (!scan_accept_word(&parser->scan, "graph")) {
+        scan_fail(&parser->scan, "graph");
         return;
     }
-    if (!expect(parser, "@"))
+    if (!scan_expect(&parser->scan, "@"))
         return;
-    parser->graph = graph_new(parser->arena, word(parser, "a name"));
-    if (!accept_word(parser, "stage") || !expect(parser, "=")) {
-        fail(parser, "stage=");
+    parser->graph = graph_new(parser->scan.arena, scan_word(&parser->scan, "a name"));
+    if (!scan_accept_word(&parser->scan, "stage") || !scan_expect(&parser->scan, "=")) {
+        scan_fail(&parser->scan, "stage=");
         return;
     }
-    const char *stage = word(parser, "a stage");
+    const char *stage = scan_word(&parser->scan, "a stage");
     int i = STAGE_IMPORTED;
     while (i <= STAGE_PLANNED && strcmp(stage, stage_name((Stage)i)) != 0)
         i++;
     if (i > STAGE_PLANNED) {
-        fail(parser, "imported, lowered, trained, updated, scaled or planned");
+        scan_fail(&parser->scan, "imported, lowered, trained, updated, scaled or planned");
         return;
     }
     parser->graph->stage = (Stage)i;
-    if (accept_word(parser, "arena") && expect(parser, "="))
-        parser->graph->arena_size = integer(parser, 0, INT64_MAX, "a size");
+    if (scan_accept_word(&parser->scan, "arena") && scan_expect(&parser->scan, "="))
+        parser->graph->arena_size = scan_integer(&parser->scan, 0, INT64_MAX, "a size");
 }
 
 static Graph *graph(Parser *parser) {
@@ -677,31 +528,32 @@ static Graph *graph(Parser *parser) {
     parser->names = NULL;
     parser->name_room = parser->name_count = 0;
     header(parser);
-    expect(parser, "{");
+    scan_expect(&parser->scan, "{");
     for (;;) {
-        skip_space(parser);
-        if (parser->failed || accept(parser, "}"))
+        scan_skip_space(&parser->scan);
+        if (parser->scan.failed || scan_accept(&parser->scan, "}"))
             break;
-        if (accept_word(parser, "update"))
+        if (scan_accept_word(&parser->scan, "update"))
             update_statement(parser);
-        else if (accept_word(parser, "output"))
+        else if (scan_accept_word(&parser->scan, "output"))
             output_statement(parser);
         else
             value_statement(parser, &pending);
-        skip_blanks(parser);
-        if (!parser->failed && *parser->at != '\n' && *parser->at != '\0' && *parser->at != '}' && *parser->at != '#')
-            fail(parser, "the end of the line");
+        scan_skip_blanks(&parser->scan);
+        if (!parser->scan.failed && *parser->scan.at != '\n' && *parser->scan.at != '\0' && *parser->scan.at != '}' &&
+            *parser->scan.at != '#')
+            scan_fail(&parser->scan, "the end of the line");
     }
     resolve(parser, pending);
-    return parser->failed ? NULL : parser->graph;
+    return parser->scan.failed ? NULL : parser->graph;
 }
 
 Graph **graph_parse(Arena *arena, const char *text, Diag *diag, int *count) {
-    Parser parser = {.arena = arena, .diag = diag, .at = text, .line = 1};
+    Parser parser = {.scan = {.arena = arena, .diag = diag, .at = text, .line = 1}};
     Graph **graphs = NULL;
     int room = 0;
     *count = 0;
-    skip_space(&parser);
+    scan_skip_space(&parser.scan);
     do {
         Graph *next = graph(&parser);
         if (next == NULL)
@@ -714,7 +566,7 @@ Graph **graph_parse(Arena *arena, const char *text, Diag *diag, int *count) {
             graphs = grown;
         }
         graphs[(*count)++] = next;
-        skip_space(&parser);
-    } while (*parser.at != '\0');
+        scan_skip_space(&parser.scan);
+    } while (*parser.scan.at != '\0');
     return graphs;
 }

@@ -208,6 +208,17 @@ static bool check_operand(Verifier *verifier, const Node *node, int i) {
     return true;
 }
 
+/* The products of a weighted sum, which are aligned only afterwards. */
+static bool check_products(Verifier *verifier, const Node *node) {
+    for (int i = 0; node->op == OP_weighted_sum && i < node->in_count; i += 2) {
+        int64_t bound;
+        if (__builtin_mul_overflow(node->in[i]->bound, node->in[i + 1]->bound, &bound) || bound > MANTISSA_LIMIT)
+            return complain(verifier, node, "operands %d and %d, %%%s and %%%s: no 64 bits hold every possible product", i, i + 1,
+                            node->in[i]->name, node->in[i + 1]->name);
+    }
+    return true;
+}
+
 /* A copy of the node whose results inference made: what the real results must agree with. NULL after a complaint. */
 static Node *infer_again(Verifier *verifier, const Node *node) {
     Node *copy = arena_alloc(verifier->arena, 1, sizeof *copy);
@@ -266,6 +277,8 @@ static bool check_node(Verifier *verifier, const Node *node) {
     for (int i = 0; i < node->in_count; i++)
         if (!check_operand(verifier, node, i))
             return false;
+    if (verifier->graph->stage >= STAGE_SCALED && !check_products(verifier, node))
+        return false;
     for (int i = 0; i < node->out_count; i++)
         if (!check_result(verifier, node, expected->out[i], node->out[i]))
             return false;

@@ -73,6 +73,8 @@ static const Case cases[] = {
      "  %x : i64[65536x2] <=4611686018427387904 e? = input\n  %y : i64[2] <=4611686018427387904 e? = reduce_sum %x {axes=[0], "
      "keepdims=0}\n",
      "@t: reduce_sum %y: result %y: no accumulator of 64 bits holds every possible sum"},
+    {"scaled", "  %x : i16[2] <=32767 e? = input\n  %c : i64[] <=281474976710656 e? = hyper\n  %y = weighted_sum %x, %c update\n",
+     "@t: weighted_sum %y: operands 0 and 1, %x and %c: no 64 bits hold every possible product"},
     /* attributes */
     {"scaled", X "  %y : i8[2x3] <=127 e? = neg %x {alpha=0.5}\n", "neg: attribute alpha is not known"},
     {"scaled", X "  %y : i8[2x3] <=127 e? = transpose %x\n", "transpose: attribute perm is missing"},
