@@ -17,6 +17,13 @@ bool infer_refuse(const Node *node, Diag *diag, const char *format, ...) {
 }
 
 bool infer_out(Node *node, int k, Shape shape) {
+    /* Moves of labels and masks give labels and masks. */
+    if (op_info(node->op)->kind == KIND_MOVE && node->in[0]->integer) {
+        const Value *widest = node->in[0];
+        for (int i = 1; i < node->in_count; i++)
+            widest = node->in[i]->bound > widest->bound ? node->in[i] : widest;
+        return infer_integer_out(node, k, shape, widest->type, widest->bound);
+    }
     node->out[k] = graph_value(node->graph, VALUE_NODE, NULL, shape);
     return true;
 }

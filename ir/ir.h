@@ -261,8 +261,8 @@ typedef struct {
 typedef struct {
     Graph *graph;
     EvalMode mode;
-    Tensor *tensors; /* by value id */
-    uint64_t seed, step;
+    Tensor *tensors;     /* by value id */
+    uint64_t seed, step; /* of the random streams; the caller's: eval_run does not count steps */
 } Eval;
 
 /* Allocates every tensor and loads PARAM, STATE and CONST with their initial contents. Integer mode needs STAGE_SCALED or later. */

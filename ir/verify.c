@@ -169,13 +169,17 @@ static bool check_stage(Verifier *verifier, const Node *node) {
 }
 
 /* What inference does not look at. */
-static bool check_operand_shapes(Verifier *verifier, const Node *node) {
+static bool check_operands(Verifier *verifier, const Node *node) {
     const Value *const *in = (const Value *const *)node->in;
     if (node->op == OP_rescale && node->in_count == 2 && shape_elements(in[1]->shape) != 1)
         return complain(verifier, node, "operand 1, %%%s: expected a scalar exponent, found %s", in[1]->name, text_of(verifier, in[1]));
     if (node->op == OP_maxpool_grad && !shape_equal(in[0]->shape, in[1]->shape))
         return complain(verifier, node, "operand 1, %%%s: expected the shape of operand 0, %s, found %s", in[1]->name,
                         text_of(verifier, in[0]), text_of(verifier, in[1]));
+    for (int i = 1; node->op == OP_concat && i < node->in_count; i++)
+        if (in[i]->integer != in[0]->integer)
+            return complain(verifier, node, "operand %d, %%%s: expected %s like operand 0", i, in[i]->name,
+                            in[0]->integer ? "an integer value" : "an exponent");
     if (node->op != OP_cross_entropy_grad)
         return true;
     int64_t axis = attr_int(node, "axis", 0);
@@ -272,7 +276,7 @@ static bool check_node(Verifier *verifier, const Node *node) {
         return false;
     }
     const Node *expected = infer_again(verifier, node);
-    if (expected == NULL || !check_operand_shapes(verifier, node))
+    if (expected == NULL || !check_operands(verifier, node))
         return false;
     for (int i = 0; i < node->in_count; i++)
         if (!check_operand(verifier, node, i))

@@ -326,6 +326,22 @@ static void moves(void **state) {
     end(run);
 }
 
+/* Moves of labels are labels: no exponent, and the same in real mode. */
+static void integer_moves(void **state) {
+    (void)state;
+    Run run = begin("  %t : i32[2x1] <=100000 = input\n  %u = reshape %t {shape=[2]}\n  %c = concat %u, %u {axis=0}\n");
+    Eval *real = eval_new(run.eval->graph, EVAL_REAL);
+    fill(run.eval, "t", 0, M(7, 99999));
+    fill(real, "t", 0, M(7, 99999));
+    eval_nodes(run.eval);
+    eval_nodes(real);
+    assert_true(value_named(run.eval->graph, "c")->integer);
+    expect_tensor(run.eval, "c", 0, M(7, 99999, 7, 99999));
+    expect_tensor(real, "c", 0, M(7, 99999, 7, 99999));
+    eval_free(real);
+    end(run);
+}
+
 static int64_t dot(const Eval *eval, const char *a, const char *b) {
     int64_t sum = 0, n = shape_elements(value_named(eval->graph, a)->shape);
     for (int64_t i = 0; i < n; i++)
@@ -494,6 +510,7 @@ int main(void) {
         cmocka_unit_test(convolution),
         cmocka_unit_test(moves),
         cmocka_unit_test(adjoints),
+        cmocka_unit_test(integer_moves),
         cmocka_unit_test(softmax_rows),
         cmocka_unit_test(softmax_sums),
         cmocka_unit_test(labels),

@@ -45,6 +45,8 @@ static const Case cases[] = {
      "@t: maxpool_grad %y: operand 1, %o: expected the shape of operand 0, i8[1x1x2], found i8[1x1x3]"},
     {"scaled", X "  %t : i8[2] <=2 = input\n  %d : i8[3] <=127 e? = input\n  %y = cross_entropy_grad %x, %t, %d {axis=1}\n",
      "@t: cross_entropy_grad %y: operand 2, %d: expected shape 2, found i8[3]"},
+    {"scaled", X "  %t : i8[2x3] <=1 = input\n  %y : i8[4x3] <=1 = concat %t, %x {axis=0}\n",
+     "@t: concat %y: operand 1, %x: expected an integer value like operand 0"},
     /* shapes */
     {"scaled", X "  %y : i8[3x2] <=127 e? = neg %x\n", "@t: neg %y: result %y: expected shape 2x3, found 3x2"},
     {"lowered", "  %x : real[2x3] = input\n  %y : real[2x2] = matmul %x, %x\n", "operands 2x3 and 2x3 do not fit"},
