@@ -95,10 +95,36 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     }
 }
 
+static int64_t align_up(int64_t bytes) {
+    return (bytes + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
+}
+
+static int output_count(const Graph *graph) {
+    return graph != NULL ? graph->output_count : 0;
+}
+
+int64_t output_exponent_place(const Codegen *cg, const Output *output) {
+    const ModuleSource *source = cg->source;
+    const Graph *graphs[] = {source->step, source->calibrate, source->infer};
+    int64_t at = align_up(source->arena_size);
+    for (int g = 0; g < 3; g++) {
+        int count = output_count(graphs[g]);
+        if (count > 0 && output >= graphs[g]->outputs && output < graphs[g]->outputs + count)
+            return at + 4 * (output - graphs[g]->outputs);
+        at += 4 * count;
+    }
+    internal_error("codegen: output of no graph");
+}
+
+int64_t scratch_base(const Codegen *cg) {
+    const ModuleSource *source = cg->source;
+    int64_t outputs = output_count(source->step) + output_count(source->calibrate) + output_count(source->infer);
+    return align_up(source->arena_size) + align_up(4 * outputs);
+}
+
 int64_t scratch_alloc(Codegen *cg, int64_t bytes) {
-    int64_t base = (cg->source->arena_size + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
-    int64_t at = base + cg->scratch;
-    cg->scratch += (bytes + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
+    int64_t at = scratch_base(cg) + cg->scratch;
+    cg->scratch += align_up(bytes);
     if (cg->scratch > cg->scratch_size)
         cg->scratch_size = cg->scratch;
     return at;

@@ -72,6 +72,9 @@ void kernel_begin(Codegen *cg, const Node *node, const char *suffix);
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work);
 /* Bytes of the arena for the current node alone, aligned to 64: an arena offset, for the *_at functions below. Shared by all threads. */
 int64_t scratch_alloc(Codegen *cg, int64_t bytes);
+/* The arena of a module goes on behind the plan's: i32 exponents of outputs whose exponent is constant, then scratch. */
+int64_t scratch_base(const Codegen *cg);
+int64_t output_exponent_place(const Codegen *cg, const Output *output);
 
 /* --- constants, types --- */
 

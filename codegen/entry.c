@@ -68,6 +68,15 @@ static void emit_updates(Codegen *cg, const Graph *graph) {
             store_at(cg, graph->updates[i].state->exponent_offset, 4, cg->i32, const64(cg, 0), exponents[i], 4);
 }
 
+/* The runtime reads the exponent of every output from the arena. */
+static void emit_output_exponents(Codegen *cg, const Graph *graph) {
+    for (int i = 0; i < graph->output_count; i++) {
+        const Value *value = graph->outputs[i].value;
+        if (!value->integer && value->exponent_kind == EXPONENT_CONST)
+            store_at(cg, output_exponent_place(cg, &graph->outputs[i]), 4, cg->i32, const64(cg, 0), const32(cg, value->exponent), 4);
+    }
+}
+
 LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name) {
     cg->graph = graph;
     cg->prefix = name;
@@ -83,6 +92,7 @@ LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name) {
         if (graph->nodes[i]->fused_into == NULL)
             emit_node(cg, graph->nodes[i]);
     emit_updates(cg, graph);
+    emit_output_exponents(cg, graph);
     LLVMBuildRetVoid(cg->builder);
     return cg->entry;
 }

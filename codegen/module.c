@@ -13,6 +13,7 @@ typedef struct {
     const Value *value;
     const char *name;
     int kind, scope;
+    int64_t exponent; /* place of a constant exponent; -1: the value's own */
     int64_t calibrated;
     int64_t classes;
 } Row;
@@ -66,19 +67,22 @@ static const char *tensor_name(const Value *value) {
     return value->onnx_name != NULL ? value->onnx_name : value->name;
 }
 
-static void table_add(Table *table, const Value *value, const char *name, int kind, int scope) {
+/* Returns the row. */
+static Row *table_add(Table *table, const Value *value, const char *name, int kind, int scope) {
     if (value->offset < 0)
-        return;
+        return NULL;
     for (int i = 0; i < table->count; i++) {
         Row *row = &table->rows[i];
         if (row->kind == kind && strcmp(row->name, name) == 0 && row->value->offset == value->offset) {
             row->scope |= scope;
-            return;
+            return row;
         }
     }
     if (table->count == table->room)
         internal_error("codegen: tensor table overflows");
-    table->rows[table->count++] = (Row){.value = value, .name = name, .kind = kind, .scope = scope, .calibrated = -1};
+    Row *row = &table->rows[table->count++];
+    *row = (Row){.value = value, .name = name, .kind = kind, .scope = scope, .exponent = -1, .calibrated = -1};
+    return row;
 }
 
 /* Whether a prediction of the graph depends on the value: a data input, not a target. */
@@ -109,6 +113,12 @@ static int input_kind(const Codegen *cg, const Value *value) {
     return data ? INTC_INPUT : INTC_TARGET;
 }
 
+static void add_output(const Codegen *cg, Table *table, const Output *output, int kind, int scope) {
+    Row *row = table_add(table, output->value, output->name, kind, scope);
+    if (row != NULL && output->value->exponent_kind == EXPONENT_CONST)
+        row->exponent = output_exponent_place(cg, output);
+}
+
 static void table_collect(const Codegen *cg, Table *table, const Graph *graph, int scope) {
     for (int i = 0; i < graph->value_count; i++) {
         const Value *value = graph->values[i];
@@ -125,7 +135,7 @@ static void table_collect(const Codegen *cg, Table *table, const Graph *graph, i
         const Output *output = &graph->outputs[i];
         int kind = output->role == ROLE_PREDICTION ? INTC_PREDICTION : output->role == ROLE_LOSS ? INTC_LOSS : INTC_METRIC;
         if (kind != INTC_PREDICTION || scope == INTC_IN_INFER)
-            table_add(table, output->value, output->name, kind, scope);
+            add_output(cg, table, output, kind, scope);
     }
 }
 
@@ -182,7 +192,7 @@ static LLVMValueRef tensor_constant(Codegen *cg, const Row *row) {
         dims[d] = value->shape.dim[d];
     value_strides(value, strides);
     int bits = value->integer ? type_bytes(value->type) * 8 : bits_of_bound(value->bound);
-    int64_t exponent = value->integer ? -1 : value->exponent_offset;
+    int64_t exponent = value->integer ? -1 : row->exponent >= 0 ? row->exponent : value->exponent_offset;
     return STRUCTURE(cg, global_text(cg, row->name), const32(cg, row->kind), const32(cg, row->scope), const32(cg, type_code(value->type)),
                      const32(cg, value->shape.rank), const32(cg, value->integer), const32(cg, bits), eight(cg, dims), eight(cg, strides),
                      const64(cg, value->offset), const64(cg, exponent), const64(cg, row->calibrated), const64(cg, row->classes));
@@ -325,7 +335,7 @@ void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLV
         models[i] = model_constant(cg, &table, &source->models[i]);
     int calibration_count;
     LLVMValueRef slots = calibrations(cg, &calibration_count), null = LLVMConstPointerNull(cg->ptr);
-    int64_t size = (source->arena_size + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN + cg->scratch_size;
+    int64_t size = scratch_base(cg) + cg->scratch_size;
     LLVMValueRef init = STRUCTURE(
         cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count), const32(cg, source->model_count),
         global_text(cg, source->name != NULL ? source->name : ""), global_text(cg, source->options != NULL ? source->options : ""),
