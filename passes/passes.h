@@ -25,13 +25,15 @@ bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag);
 /* Inference: gives every dynamic rescale of an activation, and every input, a slot for its calibrated exponent; `fixed` is the copy that
  * uses them. slots[i] names the value of the calibrating graph whose exponent the i-th slot collects. STAGE_SCALED. */
 bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count, Diag *diag);
-/* Constant folding, identity moves, double rescale. Any stage from STAGE_LOWERED. */
+/* Constant folding, identity moves, double rescale. Any stage from STAGE_LOWERED, but not between backward and sgd: it may replace a
+ * gradient. */
 bool pass_fold(Graph *graph, Diag *diag);
 /* Drops nodes that no output and no update needs. */
 bool pass_dce(Graph *graph, Diag *diag);
 /* Channels-last order for values around convolutions and pools. STAGE_SCALED. */
 bool pass_layout(Graph *graph, Diag *diag);
-/* Marks pointwise nodes that are evaluated inside their single consumer's kernel. STAGE_SCALED. */
+/* Marks pointwise nodes that are evaluated inside their single consumer's kernel; copies cheap ones for the mask that also reads them.
+ * STAGE_SCALED, the last pass before the plan. */
 bool pass_fuse(Graph *graph, Diag *diag);
 /* Liveness and offsets of every stored value of all graphs in one arena; PARAM and STATE of the same name share their place and come first.
  * STAGE_SCALED to STAGE_PLANNED. */
