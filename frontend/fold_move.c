@@ -107,19 +107,11 @@ bool fold_expand(OnnxNode *node) {
 }
 
 bool fold_tile(OnnxNode *node) {
-    int count;
-    if (!node_check_inputs(node, 2, 2))
-        return false;
-    const int64_t *repeats = node_ints(node, 1, "repeats", &count);
-    if (repeats == NULL)
+    int64_t repeats[MAX_RANK];
+    Shape shape;
+    if (!node_tile_target(node, &shape, repeats))
         return false;
     const OnnxTensor *in = operand_constant(node->importer, node->in[0]);
-    Shape shape = in->shape;
-    if (count != shape.rank)
-        return node_refuse(node, "%d repeats for a tensor of rank %d", count, shape.rank);
-    for (int i = 0; i < shape.rank; i++)
-        if (repeats[i] < 0 || __builtin_mul_overflow(shape.dim[i], repeats[i], &shape.dim[i]))
-            return node_refuse(node, "repeat %lld is out of range", (long long)repeats[i]);
     OnnxTensor *sized = node_tensor(node, in->type, shape);
     if (sized == NULL)
         return false;

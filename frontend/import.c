@@ -135,6 +135,14 @@ static void add_input(Importer *importer, const Onnx__ValueInfoProto *info, Batc
     operand->value->onnx_name = operand->name;
 }
 
+/* Exporters store the scalars of a formula as initializers, PyTorch's as val_N: they are no parameters. */
+static bool is_made_constant(const Onnx__TensorProto *proto, Shape shape) {
+    if (shape.rank == 0)
+        return true;
+    return checked_elements(shape, 1) == 1 && strncmp(proto->name, "val_", 4) == 0 &&
+           strspn(proto->name + 4, "0123456789") == strlen(proto->name + 4);
+}
+
 static void add_initializers(Importer *importer) {
     const Onnx__GraphProto *graph = importer->file->model->graph;
     if (graph->n_sparse_initializer > 0)
@@ -151,7 +159,7 @@ static void add_initializers(Importer *importer) {
         operand->known = onnx_tensor_shape(proto, NULL, &operand->shape, importer->diag);
         operand->type = proto->data_type;
         operand->proto = proto;
-        operand->learns = onnx_type_is_real(proto->data_type) && proto->n_dims > 0;
+        operand->learns = onnx_type_is_real(proto->data_type) && !is_made_constant(proto, operand->shape);
         operand->fixed = true;
     }
 }
@@ -316,6 +324,8 @@ static void add_node(Importer *importer, const Onnx__NodeProto *proto) {
     ok = lower(&node, onnx_op_find(node.from.origin.op_type, domain)) && ok;
     if (!ok)
         assume_declared(&node);
+    else if (importer->exported != NULL)
+        batch_track(&node);
 }
 
 static void add_outputs(Importer *importer) {
@@ -403,7 +413,7 @@ static Graph *import(const OnnxFile *file, const ImportOptions *options, const c
     importer->graph = graph_new(file->arena, name);
     importer->new_batch = options->batch;
     Batch batch = exported_batch(importer);
-    if (options->batch > 0 && batch.size >= 0 && batch.size != options->batch) {
+    if (options->batch > 0 && batch.size > 0 && batch.size != options->batch) {
         Importer *old = arena_alloc(file->arena, 1, sizeof *old);
         *old = *importer;
         old->graph = graph_new(file->arena, name);

@@ -19,6 +19,7 @@ typedef struct Operand {
     bool learns;             /* a float initializer with dimensions: a parameter unless it is used as a constant */
     bool fixed;              /* depends on no input */
     bool label;              /* class labels on their way to a loss */
+    int64_t batch_inside;    /* --batch: elements of the batch dimension that belong to one row; 0 = not known */
     Value *value;
 } Operand;
 
@@ -153,6 +154,7 @@ bool node_reshape_target(OnnxNode *node, Shape *shape); /* Reshape, Flatten, Squ
 bool node_permutation(OnnxNode *node, int64_t perm[MAX_RANK]);
 bool node_slice_plan(OnnxNode *node, SlicePlan *plan);
 bool node_expand_target(OnnxNode *node, Shape *shape);
+bool node_tile_target(OnnxNode *node, Shape *shape, int64_t repeats[MAX_RANK]);
 /* The part [start, start + count) of an axis. */
 Value *node_slice(OnnxNode *node, Value *value, int axis, int64_t start, int64_t count);
 OnnxTensor *onnx_cast_tensor(OnnxNode *node, const OnnxTensor *in, int type);
@@ -168,6 +170,15 @@ bool node_window(OnnxNode *node, Shape in, const int64_t *kernel, bool ceil, boo
 bool value_is_accumulator(const Value *value);
 /* True if b broadcasts onto a without changing a's shape. */
 bool shape_fits_into(Shape b, Shape a);
+
+/* --- rebinding of the batch: batch.c --- */
+
+/* The first dimension that the new batch changes; the rank if none does. */
+int batch_axis(const Importer *importer, const Operand *operand);
+/* Elements between two rows of the batch at the exported shape; 0 = not known. */
+int64_t batch_stride(const Importer *importer, const Operand *operand);
+/* Notes it for the outputs of a lowered node. */
+void batch_track(OnnxNode *node);
 
 /* --- joining of the loss: loss.c --- */
 /* Needs every node lowered; before: outputs that are not the loss are predictions. */

@@ -8,42 +8,24 @@
 
 /* --- reshape --- */
 
-/* The first dimension that differs from the export's. */
-static int batch_axis(Shape now, Shape then) {
-    int axis = 0;
-    while (axis < now.rank && now.dim[axis] == then.dim[axis])
-        axis++;
-    return axis;
-}
-
-/* The batch of a fixed export in a constant target: the entry that holds the input's batch dimension takes the new one. Row-major order
- * settles which: the product of the entries before it is that of the dimensions before the batch. */
+/* The batch of a fixed export in a constant target: the entry that holds it takes the new size. Row-major order settles which one, since
+ * reshaping does not change the distance S between the rows of a batch: the entry whose elements lie P apart holds it if P <= S and the
+ * whole batch is within the entry. A batch of 1 may lie between two entries; an entry that is 1 is meant, else the batch leads. */
 static bool rebind(OnnxNode *node, Shape *target) {
-    const Importer *importer = node->importer;
-    const Operand *old = names_get(importer->exported, node->in[0]->name);
-    Shape now = node->in[0]->shape;
-    int batch = batch_axis(now, old->shape);
-    int64_t before = 1;
-    for (int i = 0; i < batch; i++)
-        before *= now.dim[i];
-    int64_t seen = 1;
+    Importer *importer = node->importer;
+    int64_t stride = batch_stride(importer, node->in[0]), batch = importer->old_batch, apart = 1;
     int chosen = -1;
-    for (int i = 0; i < target->rank && chosen < 0; i++) {
-        if (seen == before && target->dim[i] == old->shape.dim[batch])
-            chosen = i;
-        seen *= target->dim[i];
-    }
-    seen = 1;
-    for (int i = 0; i < target->rank && chosen < 0; i++) {
-        seen *= target->dim[i];
-        if (seen > 0 && seen % (before * old->shape.dim[batch]) == 0 && (seen > before || old->shape.dim[batch] > 1))
+    for (int i = target->rank; i-- > 0; apart *= target->dim[i]) {
+        bool inside = stride > 0 && apart > 0 && stride % apart == 0 && target->dim[i] % batch == 0 &&
+                      (apart * target->dim[i]) % (stride * batch) == 0;
+        if (inside && (chosen < 0 || (batch == 1 && target->dim[i] == 1 && apart == stride)))
             chosen = i;
     }
-    if (chosen < 0 || old->shape.dim[batch] == 0 || target->dim[chosen] % old->shape.dim[batch] != 0)
+    if (chosen < 0)
         return node_refuse(
-            node, "its shape [%s] was fixed for batch %lld, and which entry is the batch is not clear; export with a dynamic batch",
-            shape_text(importer->arena, *target), (long long)old->shape.dim[batch]);
-    target->dim[chosen] = target->dim[chosen] / old->shape.dim[batch] * now.dim[batch];
+            node, "its shape [%s] was fixed for batch %lld, and which entry holds the batch is not clear; export with a dynamic batch",
+            shape_text(importer->arena, *target), (long long)batch);
+    target->dim[chosen] = target->dim[chosen] / batch * importer->new_batch;
     return true;
 }
 
@@ -89,7 +71,7 @@ static bool reshape_target(OnnxNode *node, Shape *shape) {
     bool fits = checked_elements(*shape, ELEMENT_LIMIT) == checked_elements(in, ELEMENT_LIMIT);
     if (old == NULL || !old->known || shape_equal(old->shape, in))
         return true;
-    int batch = batch_axis(in, old->shape);
+    int batch = batch_axis(importer, node->in[0]);
     if (fits && ((batch == 0 && count > 0 && dims[0] == -1) || (batch < count && dims[batch] == 0 && !allow_zero)))
         return true;
     Shape exported;
@@ -463,4 +445,52 @@ bool lower_expand(OnnxNode *node) {
     if (shape_equal(shape, node->in[0]->shape))
         return node_alias(node, 0, 0);
     return node_set(node, 0, node_emit(node, OP_broadcast, INPUTS(node_value(node, 0)), ATTRS(ATTR_L("shape", shape.rank, shape.dim))));
+}
+
+bool node_tile_target(OnnxNode *node, Shape *shape, int64_t repeats[MAX_RANK]) {
+    int count;
+    if (!node_check_inputs(node, 2, 2))
+        return false;
+    const int64_t *list = node_ints(node, 1, "repeats", &count);
+    if (list == NULL)
+        return false;
+    const Importer *importer = node->importer;
+    *shape = node->in[0]->shape;
+    if (count != shape->rank)
+        return node_refuse(node, "%d repeats for a tensor of rank %d", count, shape->rank);
+    for (int i = 0; i < count; i++) {
+        repeats[i] = list[i];
+        if (importer->exported != NULL && importer->old_batch > 1 && i == 0 && list[i] == importer->old_batch && shape->dim[0] == 1)
+            repeats[i] = importer->new_batch;
+        if (repeats[i] < 0 || __builtin_mul_overflow(shape->dim[i], repeats[i], &shape->dim[i]))
+            return node_refuse(node, "repeat %lld is out of range", (long long)list[i]);
+    }
+    if (checked_elements(*shape, ELEMENT_LIMIT) < 0)
+        return node_refuse(node, "its result has more than 2^31 elements");
+    return true;
+}
+
+/* Copies along an axis are a new dimension before it. */
+bool lower_tile(OnnxNode *node) {
+    int64_t repeats[MAX_RANK];
+    Shape shape;
+    if (!node_tile_target(node, &shape, repeats))
+        return false;
+    Value *value = node_value(node, 0);
+    for (int axis = 0; axis < shape.rank && value != NULL; axis++) {
+        Shape in = value->shape, wide = {.rank = in.rank + 1};
+        if (repeats[axis] == 1)
+            continue;
+        if (in.rank == MAX_RANK)
+            return node_refuse(node, "repeats a tensor of rank %d", MAX_RANK);
+        for (int i = 0; i < wide.rank; i++)
+            wide.dim[i] = i < axis ? in.dim[i] : i == axis ? 1 : in.dim[i - 1];
+        value = node_reshape(node, value, wide);
+        wide.dim[axis] = repeats[axis];
+        in.dim[axis] *= repeats[axis];
+        if (value != NULL)
+            value = node_emit(node, OP_broadcast, INPUTS(value), ATTRS(ATTR_L("shape", wide.rank, wide.dim)));
+        value = node_reshape(node, value, in);
+    }
+    return node_set(node, 0, value);
 }
