@@ -17,7 +17,7 @@ static void forget_exponents(Codegen *cg) {
 }
 
 static bool has_exponent(const Value *value) {
-    return !value->integer && value->exponent_kind == EXPONENT_DYNAMIC && value->exponent_offset >= 0;
+    return !value->integer && value->exponent_offset >= 0;
 }
 
 static void emit_node(Codegen *cg, const Node *node) {

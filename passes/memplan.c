@@ -320,13 +320,21 @@ static void follow_roots(const Life *life) {
         }
 }
 
+/* The runtime reads the exponents of outputs, constant ones too. */
+static bool is_output(const Graph *graph, const Value *value) {
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].value == value)
+            return true;
+    return false;
+}
+
 static void place_exponents(Planner *p) {
     take(p, 0, INTC_ARENA_ALIGN);
     for (int g = 0; g < p->count; g++)
         for (int i = 0; i < p->graphs[g]->node_count; i++)
             for (int k = 0; k < p->graphs[g]->nodes[i]->out_count; k++) {
                 Value *value = p->graphs[g]->nodes[i]->out[k];
-                if (value->exponent_kind == EXPONENT_DYNAMIC && !value->integer)
+                if (!value->integer && (value->exponent_kind == EXPONENT_DYNAMIC || is_output(p->graphs[g], value)))
                     value->exponent_offset = take(p, 4, 4);
             }
 }
