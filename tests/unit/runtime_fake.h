@@ -103,7 +103,7 @@ static void fake_step(unsigned char *arena, struct intc_pool *pool) {
     for (int i = 0; i < FAKE_WEIGHTS; i++) {
         int16_t w;
         memcpy(&w, arena + AT_W + 2 * i, 2);
-        int64_t g = gradient[i] / FAKE_BATCH, wide = (int64_t)w << (FRACTION - 12);
+        int64_t g = gradient[i] / FAKE_BATCH, wide = intc_shift_left(w, FRACTION - 12);
         int64_t v = fake_scaled(arena, 0, fake_i32(arena, AT_V + 4 * i)) + g + fake_scaled(arena, 1, wide);
         wide += fake_scaled(arena, 2, wide) + fake_scaled(arena, 3, g) + fake_scaled(arena, 4, v);
         fake_set_i32(arena, AT_V + 4 * i, v);
