@@ -1,5 +1,7 @@
 /* The thread pool. A job is a range that the threads take in pieces; which thread takes which piece never matters to the result.
- * Workers spin a little between jobs, because a step is many short ones, then sleep. */
+ * Workers join a job while it is open. The caller works too, closes the job when no piece is left and waits only for those that joined, so
+ * a worker that the system did not wake in time costs nothing. Workers spin a little between jobs, because a step is many short ones, then
+ * sleep. */
 #include "runtime/runtime.h"
 
 #include <pthread.h>
@@ -7,13 +9,19 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { SPINS = 3000, PIECES = 4 };
+enum { SPINS = 2000, PIECES = 4 };
+
+/* The state of the job: its number, above one bit for open, above the number of workers in it. */
+#define WORKERS UINT64_C(0x7fff)
+#define OPEN UINT64_C(0x8000)
+#define NUMBER_SHIFT 16
 
 struct intc_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    atomic_uint_fast64_t generation; /* number of jobs begun; changed under the lock */
-    atomic_int_fast64_t next, running;
+    atomic_uint_fast64_t job;
+    atomic_int_fast64_t next;    /* first index that nobody took */
+    atomic_int_fast64_t waiting; /* workers that sleep; changed under the lock */
     atomic_bool stop;
     intc_kernel *kernel;
     unsigned char *arena;
@@ -40,53 +48,78 @@ static void work(struct intc_pool *pool) {
     }
 }
 
-static uint64_t wait_for_job(struct intc_pool *pool, uint64_t seen) {
+/* Whether there is a job (or the end) that this worker has not seen. */
+static bool has_news(struct intc_pool *pool, uint64_t seen) {
+    uint64_t job = atomic_load(&pool->job);
+    return ((job & OPEN) && job >> NUMBER_SHIFT != seen) || atomic_load(&pool->stop);
+}
+
+static void wait_for_news(struct intc_pool *pool, uint64_t seen) {
     for (int i = 0; i < SPINS; i++) {
-        uint64_t now = atomic_load_explicit(&pool->generation, memory_order_acquire);
-        if (now != seen)
-            return now;
+        if (has_news(pool, seen))
+            return;
         pause_briefly();
     }
     pthread_mutex_lock(&pool->lock);
-    uint64_t now;
-    while ((now = atomic_load_explicit(&pool->generation, memory_order_acquire)) == seen)
+    atomic_fetch_add(&pool->waiting, 1);
+    while (!has_news(pool, seen))
         pthread_cond_wait(&pool->wake, &pool->lock);
+    atomic_fetch_sub(&pool->waiting, 1);
     pthread_mutex_unlock(&pool->lock);
-    return now;
+}
+
+/* Joins the open job; false if it was closed meanwhile. */
+static bool join_job(struct intc_pool *pool, uint64_t *seen) {
+    uint64_t job = atomic_load_explicit(&pool->job, memory_order_acquire);
+    while (job & OPEN)
+        if (atomic_compare_exchange_weak_explicit(&pool->job, &job, job + 1, memory_order_acq_rel, memory_order_acquire)) {
+            *seen = job >> NUMBER_SHIFT;
+            return true;
+        }
+    return false;
+}
+
+static void leave_job(struct intc_pool *pool) {
+    uint64_t job = atomic_fetch_sub_explicit(&pool->job, 1, memory_order_acq_rel) - 1;
+    if (job & (OPEN | WORKERS))
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 static void *worker(void *argument) {
     struct intc_pool *pool = argument;
     uint64_t seen = 0;
     for (;;) {
-        seen = wait_for_job(pool, seen);
+        wait_for_news(pool, seen);
         if (atomic_load_explicit(&pool->stop, memory_order_acquire))
             return NULL;
-        work(pool);
-        if (atomic_fetch_sub_explicit(&pool->running, 1, memory_order_acq_rel) == 1) {
-            pthread_mutex_lock(&pool->lock);
-            pthread_cond_signal(&pool->done);
-            pthread_mutex_unlock(&pool->lock);
+        if (join_job(pool, &seen)) {
+            work(pool);
+            leave_job(pool);
         }
     }
 }
 
-static void begin_job(struct intc_pool *pool) {
-    atomic_store_explicit(&pool->running, pool->workers, memory_order_relaxed);
+static void wake_workers(struct intc_pool *pool) {
+    /* Sequentially consistent with the worker's own order: it counts itself as waiting before it looks for news a last time. */
+    if (atomic_load(&pool->waiting) == 0)
+        return;
     pthread_mutex_lock(&pool->lock);
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void wait_for_workers(struct intc_pool *pool) {
+static void close_job(struct intc_pool *pool) {
+    atomic_fetch_and_explicit(&pool->job, ~OPEN, memory_order_acq_rel);
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&pool->running, memory_order_acquire) == 0)
+        if ((atomic_load_explicit(&pool->job, memory_order_acquire) & WORKERS) == 0)
             return;
         pause_briefly();
     }
     pthread_mutex_lock(&pool->lock);
-    while (atomic_load_explicit(&pool->running, memory_order_acquire) != 0)
+    while (atomic_load_explicit(&pool->job, memory_order_acquire) & WORKERS)
         pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }
@@ -103,9 +136,11 @@ void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char
     pool->count = count;
     pool->piece = (count - 1) / ((pool->workers + 1) * PIECES) + 1;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    begin_job(pool);
+    uint64_t number = (atomic_load_explicit(&pool->job, memory_order_relaxed) >> NUMBER_SHIFT) + 1;
+    atomic_store(&pool->job, number << NUMBER_SHIFT | OPEN);
+    wake_workers(pool);
     work(pool);
-    wait_for_workers(pool);
+    close_job(pool);
 }
 
 int64_t intc_rt_cores(void) {
@@ -132,8 +167,10 @@ struct intc_pool *intc_rt_pool_new(int64_t threads) {
 void intc_rt_pool_free(struct intc_pool *pool) {
     if (!pool)
         return;
-    atomic_store_explicit(&pool->stop, true, memory_order_release);
-    begin_job(pool);
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->stop, true);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
     for (int64_t i = 0; i < pool->workers; i++)
         pthread_join(pool->thread[i], NULL);
     pthread_mutex_destroy(&pool->lock);

@@ -173,7 +173,7 @@ static void test_noise(void **state) {
     uint32_t random = 99;
     Error error;
     DataSet set;
-    for (int k = 0; k < 3000; k++) {
+    for (int k = 0; k < 600; k++) {
         unsigned char bytes[300];
         for (size_t i = 0; i < sizeof bytes; i++) {
             random = random * 1664525 + 1013904223;
