@@ -29,10 +29,16 @@ typedef struct {
     TemplatePatch patch;
 } ExportPatch;
 
+typedef enum {
+    FORM_EXACT,    /* contractions in int32, everything behind them in float64 */
+    FORM_OPERATOR, /* quantised operators, which requantise through float32, under conditions that make them exact */
+    FORM_QDQ       /* float operators between DequantizeLinear and QuantizeLinear */
+} ExportForm;
+
 typedef struct {
     Arena *arena;
     const Graph *graph;
-    bool fast; /* operators that requantise through float32, with the conditions under which that is exact */
+    ExportForm form;
     PointerList nodes, initializers, patches, exponents, conditions, inputs, outputs;
     Exported *values; /* by id */
     int names;

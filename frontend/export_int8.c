@@ -203,36 +203,92 @@ static bool accumulation(const Exporter *x, const Value *value, Accumulation *fo
     return acc->bound <= INT32_MAX;
 }
 
-/* QLinearConv, QGemm or QLinearMatMul of what ends in the value; NULL where that form does not fit. */
-static const char *quantised(Exporter *x, const Value *value, int slot, int bits) {
-    Accumulation a;
-    if (!x->fast || !accumulation(x, value, &a))
-        return NULL;
-    const Node *node = a.contraction;
-    int ex = ex_exponent_of(x, node->in[0]), ew = ex_exponent_of(x, node->in[1]), accumulator = ex_exponent_of(x, node->out[0]);
-    fits_float(x, ex, node, "input");
-    fits_float(x, ew, node, "weight");
-    fits_float(x, accumulator, node, "accumulator");
-    fits_float(x, slot, node, "output");
-    ex_condition(x, ex_difference(x, slot, accumulator, 0), -SHIFT_LIMIT, SATURATING_SHIFT,
-                 arena_printf(x->arena, "%s: its accumulator is too large for the requantisation of ONNX Runtime", ex_label(x, node)));
-    bool conv = node->op == OP_conv, gemm = !conv && a.bias != NULL, ta = attr_int(node, "ta", 0), tb = attr_int(node, "tb", 0);
-    const char *in0 = conv || gemm ? ex_narrow(x, node->in[0]) : matrix(x, node->in[0], ta);
-    const char *in1 = conv || gemm ? ex_narrow(x, node->in[1]) : matrix(x, node->in[1], tb);
-    const char *bias = a.bias != NULL ? quantised_bias(x, a.bias, accumulator) : NULL;
-    const char *zero = ex_i8(x, 0), *sx = ex_scale32(x, ex), *sw = ex_scale32(x, ew), *sy = ex_scale32(x, slot);
-    Onnx__NodeProto *out;
-    if (gemm) {
-        out = ex_node(x, "QGemm", EX_NAMES(in0, sx, zero, in1, sw, zero, bias, sy, zero));
-        ex_attr_int(x, out, "transA", ta);
-        ex_attr_int(x, out, "transB", tb);
-    } else {
-        const char *in[] = {in0, sx, zero, in1, sw, zero, sy, zero, bias};
-        out = ex_node(x, conv ? "QLinearConv" : "QLinearMatMul", in, bias != NULL ? 9 : 8);
-        if (conv)
-            window_attributes(x, out, node);
+static void gemm_attributes(Exporter *x, Onnx__NodeProto *out, const Node *node) {
+    ex_attr_int(x, out, "transA", attr_int(node, "ta", 0));
+    ex_attr_int(x, out, "transB", attr_int(node, "tb", 0));
+}
+
+/* A contraction in one form or the other. */
+typedef struct {
+    const Node *node;
+    bool conv, gemm;        /* gemm: a matmul of matrices with bias */
+    const char *a, *b;      /* int8 operands */
+    const char *bias;       /* int32, or NULL */
+    int ea, eb, ec, output; /* exponents of operands, accumulator and output */
+} Contraction;
+
+static const char *operator_form(Exporter *x, const Contraction *c) {
+    const char *zero = ex_i8(x, 0), *sa = ex_scale32(x, c->ea), *sb = ex_scale32(x, c->eb), *sy = ex_scale32(x, c->output);
+    if (c->gemm) {
+        Onnx__NodeProto *out = ex_node(x, "QGemm", EX_NAMES(c->a, sa, zero, c->b, sb, zero, c->bias, sy, zero));
+        gemm_attributes(x, out, c->node);
+        return ex_output(out);
     }
-    return limited(x, ex_output(out), bits);
+    const char *in[] = {c->a, sa, zero, c->b, sb, zero, sy, zero, c->bias};
+    Onnx__NodeProto *out = ex_node(x, c->conv ? "QLinearConv" : "QLinearMatMul", in, c->bias != NULL ? 9 : 8);
+    if (c->conv)
+        window_attributes(x, out, c->node);
+    return ex_output(out);
+}
+
+static const char *dequantised(Exporter *x, const char *in, int exponent) {
+    return EMIT(x, "DequantizeLinear", in, ex_scale32(x, exponent));
+}
+
+static const char *quantised_real(Exporter *x, const char *in, int exponent) {
+    const char *scale = ex_scale32(x, exponent), *zero = ex_i8(x, 0);
+    return EMIT(x, "QuantizeLinear", in, scale, zero);
+}
+
+static const char *qdq_form(Exporter *x, const Contraction *c, bool relu) {
+    const char *in[] = {dequantised(x, c->a, c->ea), dequantised(x, c->b, c->eb), NULL};
+    if (c->bias != NULL)
+        in[2] = dequantised(x, c->bias, c->ec);
+    Onnx__NodeProto *out = ex_node(x, c->conv ? "Conv" : c->gemm ? "Gemm" : "MatMul", in, c->bias != NULL ? 3 : 2);
+    if (c->conv)
+        window_attributes(x, out, c->node);
+    if (c->gemm)
+        gemm_attributes(x, out, c->node);
+    return quantised_real(x, relu ? EMIT(x, "Relu", ex_output(out)) : ex_output(out), c->output);
+}
+
+/* Contraction, bias, perhaps relu and rescale of what ends in the value, in one; NULL where that does not fit. */
+static const char *quantised(Exporter *x, const Value *value, int slot, int bits, bool relu) {
+    Accumulation found;
+    if (x->form == FORM_EXACT || value->kind != VALUE_NODE || !accumulation(x, value, &found))
+        return NULL;
+    const Node *node = found.contraction;
+    Contraction c = {.node = node, .conv = node->op == OP_conv, .output = slot};
+    c.gemm = !c.conv && found.bias != NULL;
+    c.ea = ex_exponent_of(x, node->in[0]);
+    c.eb = ex_exponent_of(x, node->in[1]);
+    c.ec = ex_exponent_of(x, node->out[0]);
+    fits_float(x, c.ea, node, "input");
+    fits_float(x, c.eb, node, "weight");
+    fits_float(x, c.ec, node, "accumulator");
+    fits_float(x, slot, node, "output");
+    c.a = c.conv || c.gemm ? ex_narrow(x, node->in[0]) : matrix(x, node->in[0], attr_int(node, "ta", 0));
+    c.b = c.conv || c.gemm ? ex_narrow(x, node->in[1]) : matrix(x, node->in[1], attr_int(node, "tb", 0));
+    c.bias = found.bias != NULL ? quantised_bias(x, found.bias, c.ec) : NULL;
+    if (x->form == FORM_QDQ)
+        return limited(x, qdq_form(x, &c, relu), bits);
+    ex_condition(x, ex_difference(x, slot, c.ec, 0), -SHIFT_LIMIT, SATURATING_SHIFT,
+                 arena_printf(x->arena, "%s: its accumulator is too large for the requantisation of ONNX Runtime", ex_label(x, node)));
+    const char *out = limited(x, operator_form(x, &c), bits);
+    return relu ? EMIT(x, "Max", out, ex_i8(x, 0)) : out;
+}
+
+/* A move or relu of an int8 tensor. */
+static const char *int8_relu(Exporter *x, const char *in, int exponent) {
+    if (x->form == FORM_QDQ)
+        return quantised_real(x, EMIT(x, "Relu", dequantised(x, in, exponent)), exponent);
+    return EMIT(x, "Max", in, ex_i8(x, 0));
+}
+
+static const char *int8_move(Exporter *x, const Node *node, const char *in, int exponent) {
+    if (x->form == FORM_QDQ)
+        return quantised_real(x, ex_move(x, node, dequantised(x, in, exponent)), exponent);
+    return ex_move(x, node, in);
 }
 
 /* The value rescaled to the slot as an int8 tensor. Rounding and saturation are monotonic and keep 0, so that they may go before relu, clip
@@ -240,8 +296,11 @@ static const char *quantised(Exporter *x, const Value *value, int slot, int bits
 static const char *rescaled(Exporter *x, const Value *value, int slot, int bits) {
     const Node *node = value->kind == VALUE_NODE && value_uses(x->graph, value) == 1 ? value->def : NULL;
     Op op = node != NULL ? node->op : OP_NONE;
-    if (op == OP_relu)
-        return EMIT(x, "Max", rescaled(x, node->in[0], slot, bits), ex_i8(x, 0));
+    if (op == OP_relu) {
+        const Value *in = node->in[0];
+        const char *whole = value_uses(x->graph, in) == 1 ? quantised(x, in, slot, bits, true) : NULL;
+        return whole != NULL ? whole : int8_relu(x, rescaled(x, in, slot, bits), slot);
+    }
     if (op == OP_clip) {
         int from = ex_exponent_of(x, node->in[0]);
         const char *in = rescaled(x, node->in[0], slot, bits), *limits[2] = {NULL, NULL};
@@ -253,8 +312,8 @@ static const char *rescaled(Exporter *x, const Value *value, int slot, int bits)
         return EMIT(x, "Clip", in, limits[0] != NULL ? limits[0] : "", limits[1] != NULL ? limits[1] : "");
     }
     if (node != NULL && ex_is_move(op))
-        return ex_move(x, node, rescaled(x, node->in[0], slot, bits));
-    const char *direct = op == OP_conv || op == OP_matmul || op == OP_bias ? quantised(x, value, slot, bits) : NULL;
+        return int8_move(x, node, rescaled(x, node->in[0], slot, bits), slot);
+    const char *direct = node != NULL ? quantised(x, value, slot, bits, false) : NULL;
     if (direct != NULL)
         return direct;
     return ex_cast(x, requantised_value(x, value, slot, bits), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
@@ -301,9 +360,9 @@ static const char *narrow_node(Exporter *x, const Node *node) {
     if (node->op == OP_rescale)
         return narrow_rescale(x, node);
     if (ex_is_move(node->op))
-        return ex_move(x, node, ex_narrow(x, node->in[0]));
+        return int8_move(x, node, ex_narrow(x, node->in[0]), ex_exponent_of(x, node->in[0]));
     if (node->op == OP_relu)
-        return EMIT(x, "Max", ex_narrow(x, node->in[0]), ex_i8(x, 0));
+        return int8_relu(x, ex_narrow(x, node->in[0]), ex_exponent_of(x, node->in[0]));
     return ex_cast(x, ex_operator(x, node), ONNX__TENSOR_PROTO__DATA_TYPE__INT8);
 }
 
@@ -409,8 +468,8 @@ static void declare_output(Exporter *x, const Output *output) {
     ex_model_output(x, output->name, value->shape);
 }
 
-static void export_form(const Graph *fixed, bool fast, ModelTemplate *model) {
-    Exporter x = {.arena = fixed->arena, .graph = fixed, .fast = fast};
+static void export_form(const Graph *fixed, ExportForm form, const char *format, ModelTemplate *model) {
+    Exporter x = {.arena = fixed->arena, .graph = fixed, .form = form};
     x.values = arena_alloc(x.arena, (size_t)fixed->value_count, sizeof *x.values);
     for (int i = 0; i < fixed->output_count; i++)
         if (fixed->outputs[i].role == ROLE_PREDICTION)
@@ -418,16 +477,15 @@ static void export_form(const Graph *fixed, bool fast, ModelTemplate *model) {
     declare_inputs(&x);
     if (x.outputs.count == 0)
         ex_refuse(&x, NULL, "the model has no output besides its loss");
-    ex_finish(&x, "int8", model);
+    ex_finish(&x, format, model);
 }
 
 void onnx_export_int8(const Graph *fixed, ModelTemplate *models, int *count) {
-    ModelTemplate *fast = &models[*count], *plain = &models[*count + 1];
-    export_form(fixed, true, fast);
-    export_form(fixed, false, plain);
-    *count += 1;
-    if (fast->refusal != NULL || fast->condition_count == 0)
-        return;
-    if (plain->refusal == NULL)
-        *count += 1;
+    ModelTemplate *operators = &models[(*count)++];
+    export_form(fixed, FORM_OPERATOR, "int8", operators);
+    if (operators->refusal == NULL && operators->condition_count > 0) {
+        export_form(fixed, FORM_EXACT, "int8", &models[*count]);
+        *count += models[*count].refusal == NULL;
+    }
+    export_form(fixed, FORM_QDQ, "qdq", &models[(*count)++]);
 }

@@ -59,12 +59,13 @@ const char *onnx_output_name(const OnnxFile *file, int index);
 
 /* --- ONNX out --- */
 
-enum { EXPORT_MODELS = 3 }; /* most templates of one model */
+enum { EXPORT_MODELS = 4 }; /* most templates of one model */
 
 /* The model itself with places for the trained weights; what cannot be written becomes a refusal. Appends to models; false only after a
  * diagnostic (external data that cannot be read). */
 bool onnx_export_float(const OnnxFile *file, const Graph *infer, ModelTemplate *models, int *count, Diag *diag);
-/* Integer operators, from the graph with calibrated exponents (pass_calibrate, before layout and fuse). Appends one or two templates. */
+/* Formats int8 (integer operators) and qdq, from the graph with calibrated exponents (pass_calibrate, before layout and fuse). Appends two
+ * or three templates. */
 void onnx_export_int8(const Graph *fixed, ModelTemplate *models, int *count);
 
 #endif

@@ -248,7 +248,7 @@ static void run(const Subject *subject) {
     int floats = count;
     onnx_export_int8(fixed, models, &count);
     for (int i = 0; i < count; i++)
-        write_model(subject, eval, &models[i], i < floats ? "float" : i == floats ? "fast" : "plain");
+        write_model(subject, eval, &models[i], strcmp(models[i].format, "int8") != 0 ? models[i].format : i == floats ? "int8" : "exact");
     eval_free(eval);
     diag_free(diag);
 }
