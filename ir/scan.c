@@ -39,7 +39,7 @@ void scan_skip_to_line_end(Scanner *scanner) {
 void scan_skip_space(Scanner *scanner) {
     for (;;) {
         scan_skip_blanks(scanner);
-        if (*scanner->at == '#')
+        if (*scanner->at == '#' || *scanner->at == ';')
             scan_skip_to_line_end(scanner);
         if (*scanner->at != '\n')
             return;

@@ -11,7 +11,7 @@
  * A type is followed by the bound and the exponent: e-7 constant, e? dynamic (the number behind it is the initial exponent of a parameter
  * or state), nothing for integers. Then, where they are not the default: order=[…] (dimensions as in memory), as "name in the model",
  * @offset:exponent_offset. A node may end in its phase, `of %x` (the forward node of a gradient), `into %x` (fused) and its origin.
- * The declaration of a node's outputs may be left out: it is inferred. `#` starts a comment. */
+ * The declaration of a node's outputs may be left out: it is inferred. `#` and, at the start of a line, `;` start a comment. */
 #ifndef INTC_IR_TEXT_H
 #define INTC_IR_TEXT_H
 

@@ -48,7 +48,7 @@ static void round_trips(void **state) {
 static void inference(void **state) {
     (void)state;
     Arena *arena = arena_new();
-    Graph *graph = graph_from(arena, "# a comment\n\n  graph @t stage=scaled {\n%x:i8[2x1x3]<=127 e?=input \"x\"  # the data\n"
+    Graph *graph = graph_from(arena, "# a comment\n; another\n\n  graph @t stage=scaled {\n%x:i8[2x1x3]<=127 e?=input \"x\"  # the data\n"
                                      "\t%y = transpose %x {perm=[2,0,1]} ; any remark\r\n\n"
                                      "%z,%o = maxpool %x {kernel=[2], strides=[1], pads=[0,0], dilations=[1]}\n}\n");
     char *text = graph_as_text(graph);
