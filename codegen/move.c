@@ -78,16 +78,6 @@ void emit_broadcast(Codegen *cg, const Node *node) {
     emit_from(cg, node, stride, 0);
 }
 
-static void emit_zeros(Codegen *cg, const Node *node) {
-    const Value *to = node->out[0];
-    kernel_begin(cg, node, "clear");
-    Loop loop = loop_begin(cg, cg->begin, cg->end);
-    store_element(cg, to, loop.index, const64(cg, 0));
-    loop_end(cg, &loop);
-    int64_t n = shape_elements(to->shape);
-    kernel_end(cg, n, n);
-}
-
 void emit_pad(Codegen *cg, const Node *node) {
     const Value *from = node->in[0], *to = node->out[0];
     int count;

@@ -38,16 +38,6 @@ static void reduce_open(Codegen *cg, Reduce *r, const Node *node) {
     space_collapse(&r->space);
 }
 
-static void emit_clear(Codegen *cg, const Node *node) {
-    const Value *out = node->out[0];
-    kernel_begin(cg, node, "clear");
-    Loop loop = loop_begin(cg, cg->begin, cg->end);
-    store_element(cg, out, loop.index, const64(cg, 0));
-    loop_end(cg, &loop);
-    int64_t n = shape_elements(out->shape);
-    kernel_end(cg, n, n);
-}
-
 static void add_atomically(Codegen *cg, const Value *out, LLVMValueRef index, LLVMValueRef x) {
     LLVMValueRef base = arena_at(cg, out->offset);
     LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, element_type(cg, out->type), base, &index, 1, "");
@@ -151,13 +141,13 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     for (int k = 0; k < kept; k++)
         results *= space->extent[k];
     if (elements == 0) {
-        emit_clear(cg, node);
+        emit_zeros(cg, node);
         return;
     }
     if (reduces && results < PIECES && elements > 1 << 14)
         pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
     if (pieces > 1)
-        emit_clear(cg, node);
+        emit_zeros(cg, node);
     kernel_begin(cg, node, "");
     Loop tile = loop_begin(cg, cg->begin, cg->end);
     emit_tile(cg, r, kept, inside, pieces, tile.index);

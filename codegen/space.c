@@ -118,3 +118,13 @@ void nest_end(Codegen *cg, Nest *nest) {
     while (nest->loop_count > 0)
         loop_end(cg, &nest->loops[--nest->loop_count]);
 }
+
+void emit_zeros(Codegen *cg, const Node *node) {
+    const Value *to = node->out[0];
+    kernel_begin(cg, node, "clear");
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    store_element(cg, to, loop.index, const64(cg, 0));
+    loop_end(cg, &loop);
+    int64_t n = shape_elements(to->shape);
+    kernel_end(cg, n, n);
+}

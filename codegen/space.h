@@ -37,6 +37,8 @@ int64_t space_tiles(const Space *space);
 void nest_begin(Codegen *cg, Nest *nest, const Space *space);
 LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64 */
 void nest_end(Codegen *cg, Nest *nest);
+/* A kernel that fills output 0 with zeros. */
+void emit_zeros(Codegen *cg, const Node *node);
 
 /* --- groups: a pointwise expression over a space --- */
 

@@ -1,5 +1,5 @@
-/* Pooling and its gradients over N C D1 ... Dk. Every result gathers what it needs, so that tiles never write to one place: a pooled
- * element looks at its window, a gradient element at the windows that cover it. Small windows are unrolled, which leaves a straight inner
+/* Pooling and its gradients over N C D1 ... Dk. Tiles never write to one place: a pooled element gathers its window, a gradient element the
+ * windows that cover it; windows that do not overlap write their own gradients. Small windows are unrolled, which leaves a straight inner
  * loop to vectorise. */
 #include "codegen/space.h"
 
@@ -189,12 +189,121 @@ static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_o
     kernel_end(cg, space_tiles(&w->space), space_elements(&w->space) * places * 2);
 }
 
+/* --- gradients of windows that do not overlap --- */
+
+/* Whether every element of dx belongs to at most one window and no window has padding: then each window writes its own places. */
+static bool is_disjoint(const Node *node, bool *covers) {
+    const Shape dx = node->out[0]->shape, dy = node->in[0]->shape;
+    int rank, count;
+    const int64_t *kernel = attr_ints(node, "kernel", &rank), *strides = attr_ints(node, "strides", &count);
+    const int64_t *pads = attr_ints(node, "pads", &count), *dilations = attr_ints(node, "dilations", &count);
+    *covers = true;
+    for (int d = 0; d < rank; d++) {
+        int64_t reach = (kernel[d] - 1) * dilations[d] + 1;
+        if (pads[d] != 0 || strides[d] < reach || (dy.dim[d + 2] - 1) * strides[d] + reach > dx.dim[d + 2])
+            return false;
+        *covers = *covers && dilations[d] == 1 && kernel[d] == strides[d] && dy.dim[d + 2] * strides[d] == dx.dim[d + 2];
+    }
+    return true;
+}
+
+typedef struct {
+    const Node *node;
+    const int64_t *kernel, *dilations;
+    int rank, target;
+    int64_t stride[MAX_RANK]; /* of dx */
+    LLVMValueRef dy, offset;
+    Nest nest;
+} Scatter;
+
+static void scatter_place(Codegen *cg, const Scatter *s, LLVMValueRef *taps) {
+    LLVMValueRef index = nest_index(cg, &s->nest, s->target), position = const64(cg, 0), x = s->dy;
+    for (int d = 0; d < s->rank; d++) {
+        index = add(cg, index, mul_by(cg, taps[d], s->dilations[d] * s->stride[d + 2]));
+        position = add(cg, mul_by(cg, position, s->kernel[d]), taps[d]);
+    }
+    if (s->offset != NULL) {
+        LLVMValueRef here = compare(cg, LLVMIntEQ, s->offset, as_bits(cg, position, bits_of(s->offset)));
+        x = choose(cg, here, x, const_like(x, 0));
+    }
+    store_element(cg, s->node->out[0], index, x);
+}
+
+static void scatter_unrolled(Codegen *cg, const Scatter *s, int64_t places) {
+    for (int64_t place = 0; place < places; place++) {
+        LLVMValueRef taps[MAX_SPATIAL];
+        int64_t rest = place;
+        for (int d = s->rank - 1; d >= 0; d--) {
+            taps[d] = const64(cg, rest % s->kernel[d]);
+            rest /= s->kernel[d];
+        }
+        scatter_place(cg, s, taps);
+    }
+}
+
+static void scatter_looped(Codegen *cg, const Scatter *s) {
+    Loop loops[MAX_SPATIAL];
+    LLVMValueRef taps[MAX_SPATIAL];
+    for (int d = 0; d < s->rank; d++) {
+        loops[d] = loop_begin(cg, const64(cg, 0), const64(cg, s->kernel[d]));
+        taps[d] = loops[d].index;
+    }
+    scatter_place(cg, s, taps);
+    for (int d = s->rank - 1; d >= 0; d--)
+        loop_end(cg, &loops[d]);
+}
+
+static void emit_scatter(Codegen *cg, const Node *node, bool covers) {
+    const Value *dy = node->in[0], *offset = node->op == OP_maxpool_grad ? node->in[1] : NULL, *dx = node->out[0];
+    Scatter *s = arena_alloc(cg->memory, 1, sizeof *s);
+    int count;
+    s->node = node;
+    s->kernel = attr_ints(node, "kernel", &s->rank);
+    s->dilations = attr_ints(node, "dilations", &count);
+    const int64_t *strides = attr_ints(node, "strides", &count);
+    int64_t from[MAX_RANK], origin[MAX_RANK], places = 1;
+    Space space = space_new(dy->shape, dx->order);
+    value_strides(dx, s->stride);
+    for (int d = 0; d < dx->shape.rank; d++)
+        origin[d] = d < 2 ? s->stride[d] : s->stride[d] * strides[d - 2];
+    for (int d = 0; d < s->rank; d++)
+        places *= s->kernel[d];
+    s->target = space_stream(&space, dx->order, origin, 0);
+    value_strides(dy, from);
+    int source = space_stream(&space, dx->order, from, 0), which = -1;
+    if (offset != NULL) {
+        value_strides(offset, from);
+        which = space_stream(&space, dx->order, from, 0);
+    }
+    space_collapse(&space);
+    if (!covers)
+        emit_zeros(cg, node);
+    kernel_begin(cg, node, "");
+    nest_begin(cg, &s->nest, &space);
+    s->dy = load_element(cg, dy, nest_index(cg, &s->nest, source));
+    s->offset = offset == NULL ? NULL : load_element(cg, offset, nest_index(cg, &s->nest, which));
+    if (places <= UNROLL / 4)
+        scatter_unrolled(cg, s, places);
+    else
+        scatter_looped(cg, s);
+    nest_end(cg, &s->nest);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * places * 2);
+}
+
+static void emit_gradient(Codegen *cg, const Node *node) {
+    bool covers;
+    if (is_disjoint(node, &covers))
+        emit_scatter(cg, node, covers);
+    else
+        emit_window(cg, node, true, node->op == OP_maxpool_grad);
+}
+
 void emit_maxpool(Codegen *cg, const Node *node) {
     emit_window(cg, node, false, true);
 }
 
 void emit_maxpool_grad(Codegen *cg, const Node *node) {
-    emit_window(cg, node, true, true);
+    emit_gradient(cg, node);
 }
 
 void emit_sumpool(Codegen *cg, const Node *node) {
@@ -202,5 +311,5 @@ void emit_sumpool(Codegen *cg, const Node *node) {
 }
 
 void emit_sumpool_grad(Codegen *cg, const Node *node) {
-    emit_window(cg, node, true, false);
+    emit_gradient(cg, node);
 }

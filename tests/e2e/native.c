@@ -162,7 +162,7 @@ static void add_smooth(void) {
 }
 
 static void add_window(void) {
-    int64_t channels = 1 + below(20), h = 4 + below(6), w = 4 + below(6), kh = 1 + below(3), kw = 2 + below(2);
+    int64_t channels = 1 + below(20), h = 5 + below(6), w = 4 + below(6), kh = 1 + below(3), kw = 2 + below(2);
     Shape shape = shape_of(4, (int64_t[]){1 + below(3), channels, h, w});
     int64_t kernel[] = {kh, kw}, strides[] = {1 + below(2), 1 + below(3)}, dilations[] = {1 + below(2), 1};
     int64_t pads[] = {below(kh), below(kw), below(kh), below(kw)};
@@ -177,6 +177,19 @@ static void add_window(void) {
     int64_t all[] = {h, w}, ones[] = {1, 1}, none[4] = {0};
     build(bench.graph, OP_sumpool, NULL, INPUTS(x),
           ATTRS(ATTR_L("kernel", 2, all), ATTR_L("strides", 2, ones), ATTR_L("pads", 4, none), ATTR_L("dilations", 2, ones)));
+}
+
+/* Windows that do not overlap, covering everything or not. */
+static void add_tiles(void) {
+    int64_t k = 2 + below(2), left = below(2);
+    Shape shape = shape_of(4, (int64_t[]){1 + below(3), 1 + below(20), 3 * k + left, 4 * k + left});
+    int64_t kernel[] = {k, k}, ones[] = {1, 1}, none[4] = {0};
+    const Attr attrs[] = {ATTR_L("kernel", 2, kernel), ATTR_L("strides", 2, kernel), ATTR_L("pads", 4, none), ATTR_L("dilations", 2, ones),
+                          ATTR_L("shape", 4, shape.dim)};
+    Value *y = build(bench.graph, OP_maxpool, NULL, INPUTS(input("x", shape, T_I8, 127)), attrs, 4);
+    Value *dy = input("dy", y->shape, T_I8, 127);
+    build(bench.graph, OP_maxpool_grad, NULL, INPUTS(dy, y->def->out[1]), attrs, 5);
+    build(bench.graph, OP_sumpool_grad, NULL, INPUTS(dy), attrs, 5);
 }
 
 static void add_moves(void) {
@@ -302,6 +315,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
         add_chain();
         add_smooth();
         add_window();
+        add_tiles();
         add_moves();
         add_rows();
         add_update();
