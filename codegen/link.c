@@ -65,6 +65,6 @@ bool link_executable(const TargetOptions *target, const char *object, const char
         return false;
     }
     const char *cc = target->cc != NULL ? target->cc : "cc";
-    const char *arguments[] = {cc, "-o", path, object, runtime, "-pthread", NULL};
+    const char *arguments[] = {cc, "-o", path, object, runtime, "-l:libz.a", "-pthread", NULL};
     return run(cc, (char *const *)arguments, diag);
 }
