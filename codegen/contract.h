@@ -3,7 +3,7 @@
  * A product is C[row][column] = sum over K of A[row][k] * B[k][column] on staged operands. K runs in groups of `quad` elements, what one
  * dot instruction takes. The row operand is staged so that a group is `quad` adjacent elements; its address is that of the row plus a
  * compile-time offset of the group (a window of a padded image is such an operand without copies). The column operand is packed in panels
- * of 16 columns, [panel][group][16][quad]. A tile of rows times panels is kept in registers over all of K.
+ * of `panel` columns, [panel][group][column][quad]. A tile of rows times panels is kept in registers over all of K.
  *
  * Where the dot instruction takes unsigned rows (VNNI), rows are staged plus 128 and 128 times the column's sum is taken off: sums wrap, so
  * this is exact. Loads may read up to 63 bytes past an operand: scratch lies behind all values, and what is read there meets zero weights
@@ -13,7 +13,7 @@
 
 #include "codegen/emit.h"
 
-enum { PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 32, SLOTS = 16, SLACK = 64 };
+enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 32, SLOTS = 16, SLACK = 64 };
 /* 131071 products of at most 128 * 128 fit in an i32. */
 enum { MAX_I32_TERMS = 131071 };
 
@@ -24,11 +24,13 @@ typedef struct {
     int quad;         /* elements of K in a group */
     int bytes;        /* of a staged element */
     int lanes;        /* i32 lanes of a vector */
+    int panel;        /* columns of a panel: one vector of 8 or 16 lanes, or several of 4 */
     int accumulators; /* vectors that fit in registers beside the operands */
     bool biased;      /* rows are staged plus 128 */
 } Dot;
 
-Dot dot_for(const Codegen *cg);
+/* The best one for so many columns. */
+Dot dot_for(const Codegen *cg, int64_t columns);
 /* Bytes of one group. */
 int64_t dot_group(const Dot *dot);
 /* acc + dot of the groups in a (all lanes the same) and b. */
@@ -46,7 +48,7 @@ LLVMValueRef byte_at_const(Codegen *cg, LLVMValueRef base, int64_t offset);
 LLVMValueRef load_bytes(Codegen *cg, LLVMTypeRef type, LLVMValueRef address, unsigned align);
 void store_bytes(Codegen *cg, LLVMValueRef x, LLVMValueRef address, unsigned align);
 int64_t round_up(int64_t x, int64_t unit);
-int64_t panel_count(int64_t columns);
+int64_t panel_count(const Dot *dot, int64_t columns);
 
 /* --- products --- */
 
@@ -63,7 +65,7 @@ typedef struct {
     const int64_t *table; /* the offsets of the groups where ks is 0 */
     const char *name;     /* unique in the module */
     int64_t groups;       /* of a whole panel; K may be a part of it */
-    int64_t columns;      /* stored; the panels are padded to 16 */
+    int64_t columns;      /* stored; the last panel is padded */
     int64_t column_stride, panel_stride;
     Type type;       /* of the result */
     bool accumulate; /* adds to the result */
@@ -105,7 +107,7 @@ int64_t panel_bytes(const Dot *dot, int64_t groups);
 /* Packs one panel; init (may be NULL) receives -128 * sum of each column where rows are biased. */
 void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
                 LLVMValueRef init);
-/* Sums of the 16 columns of a panel, as PANEL / lanes vectors. */
+/* Sums of the columns of a panel times factor, as panel / lanes vectors. */
 void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums);
 
 /* n i8 elements to staged row elements. */

@@ -185,7 +185,7 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
                        .name = name,
                        .columns = conv->columns,
                        .column_stride = conv->ys[1],
-                       .panel_stride = PANEL * conv->ys[1],
+                       .panel_stride = conv->dot.panel * conv->ys[1],
                        .type = conv->result->type,
                        .accumulate = more,
                        .exclusive = sliced,
@@ -203,8 +203,8 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
     piece->code = product_new(cg, dot, &product);
     piece->b = conv->b_bytes;
     piece->init = conv->init_bytes;
-    conv->b_bytes += panel_count(conv->columns) * panel_bytes(dot, groups);
-    conv->init_bytes += panel_count(conv->columns) * PANEL * 4;
+    conv->b_bytes += panel_count(&conv->dot, conv->columns) * panel_bytes(dot, groups);
+    conv->init_bytes += panel_count(&conv->dot, conv->columns) * conv->dot.panel * 4;
 }
 
 static void plan_phase(Codegen *cg, Conv *conv, const Sweep phase[3]) {
@@ -246,7 +246,7 @@ static void plan_pieces(Codegen *cg, Conv *conv) {
 /* --- emission --- */
 
 static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
-    int64_t panels = panel_count(conv->columns);
+    int64_t panels = panel_count(&conv->dot, conv->columns);
     kernel_begin(cg, conv->node, "pack");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef group = udiv_by(cg, loop.index, panels), panel = urem_by(cg, loop.index, panels);
@@ -259,7 +259,7 @@ static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
         const Piece *piece = &conv->pieces[i];
         LLVMValueRef to =
             byte_at(cg, byte_at_const(cg, panels_at, piece->b), mul_by(cg, panel, panel_bytes(&conv->dot, piece->columns.groups)));
-        LLVMValueRef start = byte_at(cg, byte_at_const(cg, init_at, piece->init), mul_by(cg, panel, PANEL * 4));
+        LLVMValueRef start = byte_at(cg, byte_at_const(cg, init_at, piece->init), mul_by(cg, panel, conv->dot.panel * 4));
         pack_panel(cg, &conv->dot, &piece->columns, source, panel, to, conv->dot.biased ? start : NULL);
     }
     loop_end(cg, &loop);
@@ -311,8 +311,8 @@ static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMVal
 }
 
 static void emit_windows(Codegen *cg, Conv *conv) {
-    conv->dot = dot_for(cg);
     describe(conv);
+    conv->dot = dot_for(cg, conv->columns);
     plan_image(cg, conv);
     plan_pieces(cg, conv);
     int64_t b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK), init = scratch_alloc(cg, conv->init_bytes * conv->groups);

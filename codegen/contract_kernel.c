@@ -28,8 +28,8 @@ int64_t round_up(int64_t x, int64_t unit) {
     return (x + unit - 1) / unit * unit;
 }
 
-int64_t panel_count(int64_t columns) {
-    return (columns + PANEL - 1) / PANEL;
+int64_t panel_count(const Dot *dot, int64_t columns) {
+    return (columns + dot->panel - 1) / dot->panel;
 }
 
 static LLVMValueRef splat(Codegen *cg, LLVMValueRef scalar, unsigned lanes) {
@@ -40,19 +40,27 @@ static LLVMValueRef splat(Codegen *cg, LLVMValueRef scalar, unsigned lanes) {
 
 /* --- dot --- */
 
-Dot dot_for(const Codegen *cg) {
+/* Few columns waste most of a wide vector. AMD does two 256-bit operations in the time of one of 512 bits, and broadcasts faster. */
+static bool prefers_256(const Codegen *cg, int64_t columns) {
+    return columns <= (strncmp(cg->cpu, "znver", 5) == 0 ? 24 : 8);
+}
+
+Dot dot_for(const Codegen *cg, int64_t columns) {
     bool x86 = strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;
-    if (x86 && target_has(cg, "avx512vnni") && target_has(cg, "avx512bw"))
-        return (Dot){DOT_VNNI512, 4, 1, 16, 28, true};
+    bool wide = x86 && target_has(cg, "avx512bw") && target_has(cg, "avx512vl");
+    bool narrow = prefers_256(cg, columns);
+    int panel = columns > 8 ? 16 : columns > 4 ? 8 : 4;
+    if (wide && target_has(cg, "avx512vnni"))
+        return narrow ? (Dot){DOT_VNNI256, 4, 1, 8, 8, 28, true} : (Dot){DOT_VNNI512, 4, 1, 16, 16, 28, true};
     if (x86 && target_has(cg, "avxvnni"))
-        return (Dot){DOT_VNNI256, 4, 1, 8, 12, true};
-    if (x86 && target_has(cg, "avx512bw"))
-        return (Dot){DOT_MADD512, 2, 2, 16, 24, false};
+        return (Dot){DOT_VNNI256, 4, 1, 8, 8, 12, true};
+    if (wide)
+        return narrow ? (Dot){DOT_MADD256, 2, 2, 8, 8, 26, false} : (Dot){DOT_MADD512, 2, 2, 16, 16, 26, false};
     if (x86 && target_has(cg, "avx2"))
-        return (Dot){DOT_MADD256, 2, 2, 8, 12, false};
+        return (Dot){DOT_MADD256, 2, 2, 8, 8, 12, false};
     if (x86)
-        return (Dot){DOT_MADD128, 2, 2, 4, 12, false};
-    return (Dot){DOT_GENERIC, 1, 2, 4, 16, false};
+        return (Dot){DOT_MADD128, 2, 2, 4, panel, 12, false};
+    return (Dot){DOT_GENERIC, 1, 2, 4, panel, 16, false};
 }
 
 int64_t dot_group(const Dot *dot) {
@@ -243,7 +251,7 @@ static int64_t group_offset(const Product *product, int level, int64_t i) {
 
 /* The innermost axis: a loop of `unroll` groups, the rest straight. */
 static void emit_inner(Codegen *cg, Micro *micro, Axis axis) {
-    int64_t group = PANEL * dot_group(micro->dot);
+    int64_t group = panel_bytes(micro->dot, 1);
     int64_t unroll = accumulators(micro) >= 16 ? 2 : 4;
     if (axis.count >= unroll) {
         KLoop loop = k_loop_begin(cg, micro);
@@ -264,7 +272,7 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
     LLVMValueRef a = micro->a;
     int64_t below = groups_below(product, level);
     if (below * accumulators(micro) <= STRAIGHT) {
-        int64_t group = PANEL * dot_group(micro->dot);
+        int64_t group = panel_bytes(micro->dot, 1);
         for (int64_t i = 0; i < below; i++)
             emit_group(cg, micro, group_offset(product, level, i), i * group);
         micro->b = byte_at_const(cg, micro->b, below * group);
@@ -281,7 +289,7 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
 
 static void emit_table(Codegen *cg, Micro *micro) {
     const Product *product = micro->product;
-    int64_t group = PANEL * dot_group(micro->dot);
+    int64_t group = panel_bytes(micro->dot, 1);
     if (product->groups * accumulators(micro) <= STRAIGHT) {
         for (int64_t i = 0; i < product->groups; i++)
             emit_group(cg, micro, product->table[i], i * group);
@@ -300,7 +308,7 @@ static void emit_table(Codegen *cg, Micro *micro) {
 /* --- results --- */
 
 static LLVMValueRef lane_mask(Codegen *cg, int lanes, int64_t valid) {
-    LLVMValueRef bits[PANEL];
+    LLVMValueRef bits[MAX_PANEL];
     for (int i = 0; i < lanes; i++)
         bits[i] = LLVMConstInt(cg->i1, i < valid, false);
     return LLVMConstVector(bits, (unsigned)lanes);
@@ -352,7 +360,7 @@ static void store_tile(Codegen *cg, const Micro *micro, LLVMValueRef c, const LL
             int64_t panel = i / micro->vectors, column = i % micro->vectors * micro->dot->lanes;
             int64_t offset = at[0] * tile_axis(micro, 0)->c + at[1] * tile_axis(micro, 1)->c + panel * product->panel_stride +
                              column * product->column_stride;
-            int64_t valid = micro->stored - panel * PANEL - column;
+            int64_t valid = micro->stored - panel * micro->dot->panel - column;
             if (valid > 0)
                 store_vector(cg, micro, micro->acc[row * width + i], byte_at_const(cg, c, offset * bytes), valid);
         }
@@ -446,7 +454,7 @@ static void add_attribute(Codegen *cg, LLVMValueRef function, unsigned index, co
 static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *product, int panels, int64_t stored, int64_t *tiles) {
     LLVMValueRef function = cg->function;
     LLVMBasicBlockRef head = cg->head, block = LLVMGetInsertBlock(cg->builder);
-    Micro micro = {.dot = dot, .product = product, .panels = panels, .vectors = PANEL / dot->lanes, .stored = stored};
+    Micro micro = {.dot = dot, .product = product, .panels = panels, .vectors = dot->panel / dot->lanes, .stored = stored};
     choose_tile(&micro);
     LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64, cg->i64};
     const char *name = arena_printf(cg->memory, "%s.x%d", product->name, panels);
@@ -494,21 +502,21 @@ static void merge_rows(Product *product) {
 ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     Product product = *source;
     merge_rows(&product);
-    int64_t panels = panel_count(product.columns);
-    int wide = dot->lanes == PANEL ? 2 : 1;
+    int64_t panels = panel_count(dot, product.columns);
+    int wide = dot->lanes == dot->panel && dot->lanes > 4 ? 2 : 1;
     ProductCode code = {.dot = *dot};
     int64_t step = panel_bytes(dot, product.groups);
-    bool even = panels % wide == 0 && product.columns % PANEL == 0;
+    bool even = panels % wide == 0 && product.columns % dot->panel == 0;
     int last = even ? 0 : panels % wide == 0 ? wide : panels == 1 ? 1 : wide + 1;
     code.blocks = (panels - last) / wide;
     if (code.blocks > 0)
-        code.main = block_function(cg, dot, &product, wide, (int64_t)wide * PANEL, &code.main_tiles);
+        code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles);
     if (last > 0) {
         product.name = arena_printf(cg->memory, "%s.last", product.name);
-        code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * PANEL, &code.last_tiles);
+        code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
     }
     code.block_b = wide * step;
-    code.block_init = (int64_t)wide * PANEL * 4;
+    code.block_init = (int64_t)wide * dot->panel * 4;
     code.block_c = wide * product.panel_stride * type_bytes(product.type);
     return code;
 }

@@ -97,8 +97,8 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
         slice->a = from / dot->quad * group_step;
         slice->b = gemm->b_bytes;
         slice->init = gemm->init_bytes;
-        gemm->b_bytes += panel_count(gemm->n) * panel_bytes(dot, groups);
-        gemm->init_bytes += panel_count(gemm->n) * PANEL * 4;
+        gemm->b_bytes += panel_count(&gemm->dot, gemm->n) * panel_bytes(dot, groups);
+        gemm->init_bytes += panel_count(dot, gemm->n) * dot->panel * 4;
         Product product = {.row = {{gemm->m, gemm->interleaved ? dot_group(dot) : gemm->pitch, gemm->cm}},
                            .rows = 1,
                            .k = {{groups, group_step, 0}},
@@ -107,7 +107,7 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
                            .groups = groups,
                            .columns = gemm->n,
                            .column_stride = gemm->cn,
-                           .panel_stride = PANEL * gemm->cn,
+                           .panel_stride = dot->panel * gemm->cn,
                            .type = type,
                            .accumulate = i > 0,
                            .exclusive = gemm->slice_count > 1,
@@ -150,7 +150,7 @@ static void pack_one(Codegen *cg, const Gemm *gemm, LLVMValueRef source, LLVMVal
         const Slice *slice = &gemm->slices[i];
         LLVMValueRef to =
             byte_at(cg, byte_at_const(cg, packed, slice->b), mul_by(cg, panel, panel_bytes(&gemm->dot, slice->columns.groups)));
-        LLVMValueRef first = byte_at(cg, byte_at_const(cg, init, slice->init), mul_by(cg, panel, PANEL * 4));
+        LLVMValueRef first = byte_at(cg, byte_at_const(cg, init, slice->init), mul_by(cg, panel, gemm->dot.panel * 4));
         pack_panel(cg, &gemm->dot, &slice->columns, byte_at_const(cg, source, from * gemm->bk), panel, to, gemm->dot.biased ? first : NULL);
         from += slice->columns.k;
     }
@@ -170,7 +170,7 @@ static void call_slices(Codegen *cg, const Gemm *gemm, LLVMValueRef staged, LLVM
 static void emit_single(Codegen *cg, const Gemm *gemm) {
     const Node *node = gemm->node;
     int64_t a = scratch_alloc(cg, gemm->a_bytes), b = scratch_alloc(cg, gemm->b_bytes + SLACK), init = scratch_alloc(cg, gemm->init_bytes);
-    int64_t panels = panel_count(gemm->n), units = panels + stage_units(gemm);
+    int64_t panels = panel_count(&gemm->dot, gemm->n), units = panels + stage_units(gemm);
     kernel_begin(cg, node, "stage");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, loop.index, const64(cg, panels)));
@@ -215,7 +215,7 @@ static void emit_batches(Codegen *cg, const Gemm *gemm) {
         b = byte_at(cg, b, mul_by(cg, at, gemm->b_lead[i]));
         c = byte_at(cg, c, mul_by(cg, at, gemm->c_lead[i] * type_bytes(node->out[0]->type)));
     }
-    Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panel_count(gemm->n)));
+    Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panel_count(&gemm->dot, gemm->n)));
     pack_one(cg, gemm, b, packed, init, panel.index);
     loop_end(cg, &panel);
     Loop unit = loop_begin(cg, const64(cg, 0), const64(cg, stage_units(gemm)));
@@ -230,8 +230,11 @@ static void emit_batches(Codegen *cg, const Gemm *gemm) {
 }
 
 void emit_matmul(Codegen *cg, const Node *node) {
-    Gemm gemm = {.node = node, .dot = dot_for(cg)};
+    Gemm gemm = {
+        .node = node,
+    };
     describe(&gemm);
+    gemm.dot = dot_for(cg, gemm.n);
     merge_leads(&gemm);
     plan_slices(cg, &gemm);
     if (gemm.batches == 1)

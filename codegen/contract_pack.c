@@ -2,7 +2,7 @@
 #include "codegen/contract.h"
 
 int64_t panel_bytes(const Dot *dot, int64_t groups) {
-    return groups * PANEL * dot_group(dot);
+    return groups * dot->panel * dot_group(dot);
 }
 
 /* --- staging --- */
@@ -105,23 +105,23 @@ static void store_column(Codegen *cg, const Dot *dot, LLVMValueRef x, LLVMValueR
 /* Adjacent columns: rows of 16 interleaved. */
 static void pack_rows(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef packed) {
     LLVMValueRef sources[4];
-    int64_t full = columns->k / dot->quad, rest = columns->k % dot->quad, group = PANEL * dot_group(dot);
+    int64_t full = columns->k / dot->quad, rest = columns->k % dot->quad, group = panel_bytes(dot, 1);
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, full));
     LLVMValueRef base = byte_at(cg, source, mul_by(cg, loop.index, dot->quad * columns->k_stride));
     for (int i = 0; i < dot->quad; i++)
         sources[i] = byte_at_const(cg, base, i * columns->k_stride);
-    stage_interleaved(cg, dot, sources, NULL, byte_at(cg, packed, mul_by(cg, loop.index, group)), PANEL, false);
+    stage_interleaved(cg, dot, sources, NULL, byte_at(cg, packed, mul_by(cg, loop.index, group)), dot->panel, false);
     loop_end(cg, &loop);
     if (rest == 0)
         return;
     for (int i = 0; i < dot->quad; i++)
         sources[i] = i < rest ? byte_at_const(cg, source, (full * dot->quad + i) * columns->k_stride) : NULL;
-    stage_interleaved(cg, dot, sources, NULL, byte_at_const(cg, packed, full * group), PANEL, false);
+    stage_interleaved(cg, dot, sources, NULL, byte_at_const(cg, packed, full * group), dot->panel, false);
 }
 
 /* One column whose K is regular: groups of adjacent bytes are moved as a word. */
 static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
-    int64_t full = columns->k / dot->quad, group = PANEL * dot_group(dot), stride = columns->k_stride;
+    int64_t full = columns->k / dot->quad, group = panel_bytes(dot, 1), stride = columns->k_stride;
     LLVMTypeRef word = LLVMVectorType(cg->i8, (unsigned)dot->quad);
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, full));
     LLVMValueRef from = byte_at(cg, source, mul_by(cg, loop.index, dot->quad * stride));
@@ -143,7 +143,7 @@ static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *column
     LLVMValueRef table = const_table(cg, columns->name, cg->i32, columns->lanes, (int)(columns->groups * dot->quad));
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
     LLVMValueRef entries = byte_at(cg, table, mul_by(cg, loop.index, 4 * dot->quad));
-    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, PANEL * dot_group(dot)));
+    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, panel_bytes(dot, 1)));
     for (int i = 0; i < dot->quad; i++) {
         LLVMValueRef offset = load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * i), 4);
         LLVMValueRef none = compare(cg, LLVMIntSLT, offset, const32(cg, 0));
@@ -156,12 +156,12 @@ static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *column
 
 void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums) {
     LLVMTypeRef type = dot_accumulator(cg, dot);
-    LLVMValueRef locals[PANEL], ones = dot_splat(cg, dot, factor);
-    int vectors = PANEL / dot->lanes;
+    LLVMValueRef locals[MAX_PANEL], ones = dot_splat(cg, dot, factor);
+    int vectors = dot->panel / dot->lanes;
     for (int i = 0; i < vectors; i++)
         locals[i] = local_new(cg, type, LLVMConstNull(type));
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, groups));
-    LLVMValueRef at = byte_at(cg, packed, mul_by(cg, loop.index, PANEL * dot_group(dot)));
+    LLVMValueRef at = byte_at(cg, packed, mul_by(cg, loop.index, panel_bytes(dot, 1)));
     for (int i = 0; i < vectors; i++) {
         LLVMValueRef columns = dot_load_columns(cg, dot, byte_at_const(cg, at, i * dot->lanes * dot_group(dot)));
         local_set(cg, locals[i], dot_emit(cg, dot, local_get(cg, type, locals[i]), ones, columns));
@@ -174,10 +174,10 @@ void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups
 void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
                 LLVMValueRef init) {
     if (columns->lanes == NULL && columns->column_stride == 1) {
-        pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, PANEL)), packed);
+        pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel)), packed);
     } else {
-        Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, PANEL));
-        LLVMValueRef column = add(cg, mul_by(cg, panel, PANEL), loop.index);
+        Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
+        LLVMValueRef column = add(cg, mul_by(cg, panel, dot->panel), loop.index);
         column = smin(cg, column, const64(cg, columns->columns - 1));
         LLVMValueRef from = byte_at(cg, source, mul_by(cg, column, columns->column_stride));
         LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, dot_group(dot)));
@@ -189,9 +189,9 @@ void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRe
     }
     if (init == NULL)
         return;
-    LLVMValueRef sums[PANEL];
+    LLVMValueRef sums[MAX_PANEL];
     panel_sums(cg, dot, packed, columns->groups, 128, sums);
-    for (int i = 0; i < PANEL / dot->lanes; i++) {
+    for (int i = 0; i < dot->panel / dot->lanes; i++) {
         LLVMValueRef negative = LLVMBuildNeg(cg->builder, sums[i], "");
         store_bytes(cg, negative, byte_at_const(cg, init, (int64_t)i * dot->lanes * 4), (unsigned)dot->lanes * 4);
     }

@@ -1,7 +1,7 @@
 /* conv_wgrad: rows are (tap, channel) of x, columns are channels of dy, K runs over pixels and images. `quad` images are interleaved, so
  * that a group of K is the same pixel of as many images and every tap is a constant offset. Images come in chunks that fit a cache; each
- * chunk is staged and then added to sums [slice][group][panel][row][16], which are brought to the order of the weights at the end. Needs
- * planned values of i8 in any order; writes the i32 or i64 result. 1-D and 2-D are 3-D with sizes of 1. */
+ * chunk is staged and then added to sums [slice][group][panel][row][column], which are brought to the order of the weights at the end.
+ * Needs planned values of i8 in any order; writes the i32 or i64 result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
 #include <string.h>
@@ -74,7 +74,7 @@ static void describe(Wgrad *wgrad) {
     wgrad->image = round_up(wgrad->step[0] * wgrad->staged[0] + SLACK, INTC_ARENA_ALIGN);
     wgrad->pixels = wgrad->out[0] * wgrad->out[1] * wgrad->out[2];
     wgrad->rows = wgrad->channels * wgrad->kernel[0] * wgrad->kernel[1] * wgrad->kernel[2];
-    wgrad->panels = panel_count(wgrad->columns);
+    wgrad->panels = panel_count(&wgrad->dot, wgrad->columns);
     wgrad->type = wgrad->w->type;
 }
 
@@ -127,16 +127,16 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
     Product product = {.rows = 4,
                        .name = arena_printf(cg->memory, "%s.wgrad%d", cg->prefix, wgrad->node->id),
                        .groups = wgrad->chunk * wgrad->pixels,
-                       .columns = wgrad->panels * PANEL,
+                       .columns = wgrad->panels * wgrad->dot.panel,
                        .column_stride = 1,
-                       .panel_stride = wgrad->rows * PANEL,
+                       .panel_stride = wgrad->rows * wgrad->dot.panel,
                        .type = wgrad->type};
-    int64_t c = wgrad->channels * PANEL;
+    int64_t c = wgrad->channels * wgrad->dot.panel;
     for (int i = 2; i >= 0; i--) {
         product.row[i] = (Axis){wgrad->kernel[i], wgrad->dilation[i] * wgrad->step[i], c};
         c *= wgrad->kernel[i];
     }
-    product.row[3] = (Axis){wgrad->channels, group, PANEL};
+    product.row[3] = (Axis){wgrad->channels, group, wgrad->dot.panel};
     plan_k(wgrad, &product);
     product.accumulate = product.exclusive = wgrad->chunks > 1 || wgrad->outers > 0;
     wgrad->code = product_new(cg, &wgrad->dot, &product);
@@ -149,7 +149,7 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
 /* --- scratch --- */
 
 static int64_t sums_bytes(const Wgrad *wgrad) {
-    return wgrad->rows * PANEL * type_bytes(wgrad->type); /* of one panel */
+    return wgrad->rows * wgrad->dot.panel * type_bytes(wgrad->type); /* of one panel */
 }
 
 static int64_t panel_total(const Wgrad *wgrad) {
@@ -160,7 +160,7 @@ static void allocate(Codegen *cg, Wgrad *wgrad) {
     wgrad->x_at = scratch_alloc(cg, wgrad->chunk * wgrad->image);
     wgrad->dy_at = scratch_alloc(cg, panel_total(wgrad) * panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels) + SLACK);
     wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
-    wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * PANEL * 8);
+    wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * wgrad->dot.panel * 8);
     wgrad->index_at = scratch_alloc(cg, 8);
 }
 
@@ -177,7 +177,8 @@ static void clear(Codegen *cg, const Wgrad *wgrad) {
     LLVMBuildMemSet(cg->builder, at, zero, const64(cg, bytes), INTC_ARENA_ALIGN);
     loop_end(cg, &loop);
     kernel_end(cg, sums, sums * bytes / 32);
-    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, panel_total(wgrad) * PANEL * 8), INTC_ARENA_ALIGN);
+    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, panel_total(wgrad) * wgrad->dot.panel * 8),
+                    INTC_ARENA_ALIGN);
 }
 
 /* --- staging --- */
@@ -244,12 +245,12 @@ static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, L
     Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->panels));
     LLVMValueRef at = add(cg, mul_by(cg, group.index, wgrad->panels), panel.index), sources[4];
     at = byte_at(cg, to, mul_by(cg, at, panel_step));
-    LLVMValueRef first = mul_by(cg, panel.index, PANEL), base = mul_by(cg, group.index, wgrad->columns);
+    LLVMValueRef first = mul_by(cg, panel.index, wgrad->dot.panel), base = mul_by(cg, group.index, wgrad->columns);
     if (wgrad->ys[1] == 1) {
         offset_images(cg, wgrad, images, add(cg, offset, add(cg, base, first)), sources);
-        stage_interleaved(cg, dot, sources, images->all ? NULL : images->valid, at, PANEL, false);
+        stage_interleaved(cg, dot, sources, images->all ? NULL : images->valid, at, wgrad->dot.panel, false);
     } else {
-        Loop column = loop_begin(cg, const64(cg, 0), const64(cg, PANEL));
+        Loop column = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->dot.panel));
         LLVMValueRef channel = smin(cg, add(cg, first, column.index), const64(cg, wgrad->columns - 1));
         offset_images(cg, wgrad, images, add(cg, offset, mul_by(cg, add(cg, base, channel), wgrad->ys[1])), sources);
         stage_interleaved(cg, dot, sources, images->all ? NULL : images->valid, byte_at(cg, at, mul_by(cg, column.index, dot_group(dot))),
@@ -262,7 +263,7 @@ static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, L
 
 static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     Images images = images_of(cg, wgrad, wgrad->dy, wgrad->ys[0], run);
-    int64_t group = PANEL * dot_group(&wgrad->dot);
+    int64_t group = wgrad->dot.panel * dot_group(&wgrad->dot);
     Loop loops[3];
     LLVMValueRef offset = const64(cg, 0), pixel = const64(cg, 0);
     for (int i = 0; i < 3; i++) {
@@ -283,7 +284,7 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
     stage_x(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image)));
     stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, panel_bytes(&wgrad->dot, wgrad->pixels))));
     loop_end(cg, &loop);
-    kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * panel_total(wgrad) * PANEL) / 8);
+    kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * panel_total(wgrad) * wgrad->dot.panel) / 8);
 }
 
 /* --- products --- */
@@ -315,12 +316,12 @@ static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
 /* Adds the sums of the columns of one panel in this chunk. */
 static void sum_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef panel) {
     int64_t groups = wgrad->chunk * wgrad->pixels;
-    LLVMValueRef sums[PANEL];
+    LLVMValueRef sums[MAX_PANEL];
     panel_sums(cg, &wgrad->dot, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, panel, panel_bytes(&wgrad->dot, groups))), groups, 1,
                sums);
-    LLVMValueRef to = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, panel, PANEL * 8));
+    LLVMValueRef to = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, panel, wgrad->dot.panel * 8));
     LLVMTypeRef type = LLVMVectorType(cg->i64, (unsigned)wgrad->dot.lanes);
-    for (int i = 0; i < PANEL / wgrad->dot.lanes; i++) {
+    for (int i = 0; i < wgrad->dot.panel / wgrad->dot.lanes; i++) {
         LLVMValueRef at = byte_at_const(cg, to, (int64_t)i * wgrad->dot.lanes * 8);
         store_bytes(cg, add(cg, load_bytes(cg, type, at, 8), LLVMBuildSExt(cg->builder, sums[i], type, "")), at, 8);
     }
@@ -349,9 +350,10 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
     kernel_begin(cg, wgrad->node, "finish");
     Loop task = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), panel = urem_by(cg, task.index, wgrad->panels);
-    LLVMValueRef first = mul_by(cg, panel, PANEL), sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, panel_size));
-    LLVMValueRef bias = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, PANEL * 8));
-    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, PANEL), sub(cg, const64(cg, wgrad->columns), first)));
+    LLVMValueRef first = mul_by(cg, panel, wgrad->dot.panel),
+                 sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, panel_size));
+    LLVMValueRef bias = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, wgrad->dot.panel * 8));
+    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first)));
     LLVMValueRef out = add(cg, add(cg, mul_by(cg, group, wgrad->columns), first), column.index);
     LLVMValueRef off = mul_by(cg, load_bytes(cg, cg->i64, byte_at(cg, bias, mul_by(cg, column.index, 8)), 8), 128);
     off = as_bits(cg, off, (int)bytes * 8);
@@ -364,7 +366,7 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
         place = add(cg, place, mul_by(cg, loops[i].index, wgrad->ws[order[i]]));
         row = add(cg, mul_by(cg, row, counts[i]), loops[i].index);
     }
-    LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, PANEL), column.index), bytes));
+    LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, wgrad->dot.panel), column.index), bytes));
     LLVMValueRef total = wgrad->dot.biased ? LLVMBuildNeg(cg->builder, off, "") : LLVMConstInt(type, 0, false);
     for (int64_t i = 0; i < wgrad->slices; i++)
         total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * panel_total(wgrad) * panel_size), (unsigned)bytes));
@@ -373,11 +375,12 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
         loop_end(cg, &loops[i]);
     loop_end(cg, &column);
     loop_end(cg, &task);
-    kernel_end(cg, panel_total(wgrad), wgrad->slices * panel_total(wgrad) * wgrad->rows * PANEL / 4);
+    kernel_end(cg, panel_total(wgrad), wgrad->slices * panel_total(wgrad) * wgrad->rows * wgrad->dot.panel / 4);
 }
 
 void emit_conv_wgrad(Codegen *cg, const Node *node) {
-    Wgrad wgrad = {.node = node, .dot = dot_for(cg), .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
+    int64_t columns = node->in[1]->shape.dim[1] / attr_int(node, "group", 1);
+    Wgrad wgrad = {.node = node, .dot = dot_for(cg, columns), .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
     describe(&wgrad);
     plan_chunks(&wgrad);
     plan_product(cg, &wgrad);

@@ -51,7 +51,7 @@ static LLVMTargetMachineRef machine_for(const char *name, Codegen *cg) {
     cg->cpu = named ? strdup(name) : LLVMGetHostCPUName();
     cg->features = strcmp(name, "x86-64") == 0      ? ""
                    : strcmp(name, "x86-64-v3") == 0 ? "+avx2"
-                   : strcmp(name, "x86-64-v4") == 0 ? "+avx2,+avx512bw"
+                   : strcmp(name, "x86-64-v4") == 0 ? "+avx2,+avx512bw,+avx512vl"
                    : strcmp(name, "vnni256") == 0   ? "+avx2,+avxvnni"
                                                     : host_features;
     LLVMTargetMachineRef machine = LLVMCreateTargetMachine(target, cg->triple, cg->cpu, named ? "" : host_features, LLVMCodeGenLevelDefault,
