@@ -307,6 +307,25 @@ static void emit_table(Codegen *cg, Micro *micro) {
 
 /* --- results --- */
 
+/* Stores or adds `count` adjacent lanes from lane `first` on. */
+static void store_lanes(Codegen *cg, const Product *product, LLVMValueRef x, int64_t first, int64_t count, LLVMValueRef address) {
+    LLVMTypeRef element = element_type(cg, product->type);
+    unsigned bytes = (unsigned)type_bytes(product->type);
+    LLVMTypeRef type = count == 1 ? element : LLVMVectorType(element, (unsigned)count);
+    LLVMValueRef part = x;
+    if (count == 1) {
+        part = LLVMBuildExtractElement(cg->builder, x, const32(cg, first), "");
+    } else if (count < (int64_t)LLVMGetVectorSize(LLVMTypeOf(x))) {
+        LLVMValueRef mask[MAX_PANEL];
+        for (int64_t i = 0; i < count; i++)
+            mask[i] = const32(cg, first + i);
+        part = LLVMBuildShuffleVector(cg->builder, x, x, LLVMConstVector(mask, (unsigned)count), "");
+    }
+    if (product->accumulate)
+        part = add(cg, part, load_bytes(cg, type, address, bytes));
+    store_bytes(cg, part, address, bytes);
+}
+
 static LLVMValueRef lane_mask(Codegen *cg, int lanes, int64_t valid) {
     LLVMValueRef bits[MAX_PANEL];
     for (int i = 0; i < lanes; i++)
@@ -314,29 +333,25 @@ static LLVMValueRef lane_mask(Codegen *cg, int lanes, int64_t valid) {
     return LLVMConstVector(bits, (unsigned)lanes);
 }
 
+/* Masked stores are one instruction on AVX-512, and slow or none elsewhere: there partial vectors go in pieces of a power of two. */
 static void store_vector(Codegen *cg, const Micro *micro, LLVMValueRef x, LLVMValueRef address, int64_t valid) {
     const Product *product = micro->product;
-    LLVMTypeRef element = element_type(cg, product->type);
-    unsigned lanes = (unsigned)micro->dot->lanes, align = (unsigned)type_bytes(product->type);
-    LLVMTypeRef type = LLVMVectorType(element, lanes);
+    int64_t lanes = micro->dot->lanes, bytes = type_bytes(product->type);
+    LLVMTypeRef type = LLVMVectorType(element_type(cg, product->type), (unsigned)lanes);
+    valid = valid < lanes ? valid : lanes;
     if (product->type == T_I64)
         x = LLVMBuildSExt(cg->builder, x, type, "");
-    if (product->column_stride == 1 && valid >= (int64_t)lanes) {
-        if (product->accumulate)
-            x = add(cg, x, load_bytes(cg, type, address, align));
-        store_bytes(cg, x, address, align);
-        return;
-    }
-    if (product->column_stride == 1 && !product->accumulate) {
+    if (product->column_stride == 1 && !product->accumulate && valid < lanes && target_has(cg, "avx512vl")) {
         LLVMTypeRef overloads[] = {type, cg->ptr};
-        LLVMValueRef args[] = {x, address, const32(cg, align), lane_mask(cg, (int)lanes, valid)};
+        LLVMValueRef args[] = {x, address, const32(cg, bytes), lane_mask(cg, (int)lanes, valid)};
         intrinsic(cg, "llvm.masked.store", overloads, 2, args, 4);
         return;
     }
-    for (int64_t i = 0; i < valid && i < (int64_t)lanes; i++) {
-        LLVMValueRef at = byte_at_const(cg, address, i * product->column_stride * align);
-        LLVMValueRef one = LLVMBuildExtractElement(cg->builder, x, const32(cg, i), "");
-        store_bytes(cg, product->accumulate ? add(cg, one, load_bytes(cg, element, at, align)) : one, at, align);
+    for (int64_t first = 0, count; first < valid; first += count) {
+        count = 1;
+        while (product->column_stride == 1 && first + 2 * count <= valid)
+            count *= 2;
+        store_lanes(cg, product, x, first, count, byte_at_const(cg, address, first * product->column_stride * bytes));
     }
 }
 
