@@ -229,8 +229,15 @@ static void k_loop_end(Codegen *cg, Micro *micro, KLoop *loop, int64_t count) {
     LLVMPositionBuilderAtEnd(cg->builder, exit);
 }
 
-/* Code of at most this many dot instructions is laid out straight. */
-enum { STRAIGHT = 160 };
+/* Code of at most this many dot instructions is laid out straight: little of it for AVX2 and AVX-512 without VNNI, where LLVM's machine
+ * combiner pairs the additions of one accumulator and runs out of registers. */
+static bool one_by_one(const Dot *dot) {
+    return dot->kind == DOT_MADD256 || dot->kind == DOT_MADD512;
+}
+
+static int straight_limit(const Dot *dot) {
+    return one_by_one(dot) ? 16 : 160;
+}
 
 static int64_t groups_below(const Product *product, int level) {
     int64_t count = 1;
@@ -252,7 +259,7 @@ static int64_t group_offset(const Product *product, int level, int64_t i) {
 /* The innermost axis: a loop of `unroll` groups, the rest straight. */
 static void emit_inner(Codegen *cg, Micro *micro, Axis axis) {
     int64_t group = panel_bytes(micro->dot, 1);
-    int64_t unroll = accumulators(micro) >= 16 ? 2 : 4;
+    int64_t unroll = one_by_one(micro->dot) ? 1 : accumulators(micro) >= 16 ? 2 : 4;
     if (axis.count >= unroll) {
         KLoop loop = k_loop_begin(cg, micro);
         for (int64_t i = 0; i < unroll; i++)
@@ -271,7 +278,7 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
     const Product *product = micro->product;
     LLVMValueRef a = micro->a;
     int64_t below = groups_below(product, level);
-    if (below * accumulators(micro) <= STRAIGHT) {
+    if (below * accumulators(micro) <= straight_limit(micro->dot)) {
         int64_t group = panel_bytes(micro->dot, 1);
         for (int64_t i = 0; i < below; i++)
             emit_group(cg, micro, group_offset(product, level, i), i * group);
@@ -290,7 +297,7 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
 static void emit_table(Codegen *cg, Micro *micro) {
     const Product *product = micro->product;
     int64_t group = panel_bytes(micro->dot, 1);
-    if (product->groups * accumulators(micro) <= STRAIGHT) {
+    if (product->groups * accumulators(micro) <= straight_limit(micro->dot)) {
         for (int64_t i = 0; i < product->groups; i++)
             emit_group(cg, micro, product->table[i], i * group);
         return;

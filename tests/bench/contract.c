@@ -1,4 +1,4 @@
-/* Speed of the contraction kernels, one thread, in GMAC/s of useful products: bench_contract [cpu [part of a name]]. */
+/* Speed of the contraction kernels, one thread, in GMAC/s of useful products: bench_contract [cpu [part of a name [op]]]. */
 #include "../codegen/contract_jit.h"
 
 #include <stdlib.h>
@@ -81,13 +81,15 @@ static void bench_matmul(Graph *graph, Diag *diag, const Case *c, const char *cp
         measure(c->name, node, (double)c->m * (double)c->k * (double)c->n, cpu);
 }
 
-static void bench_conv(Graph *graph, Diag *diag, const Case *c, const char *cpu) {
+static void bench_conv(Graph *graph, Diag *diag, const Case *c, const char *cpu, const char *op) {
     int64_t out = (c->size + 2 * c->pad - c->kernel) / c->stride + 1;
     int64_t x[] = {c->m, c->k, c->size, c->size}, w[] = {c->n, c->k / c->group, c->kernel, c->kernel}, y[] = {c->m, c->n, out, out};
     int64_t strides[] = {c->stride, c->stride}, pads[] = {c->pad, c->pad, c->pad, c->pad}, dilations[] = {1, 1};
     double products = (double)(c->m * out * out * c->n) * (double)(c->k / c->group * c->kernel * c->kernel);
     static const Op ops[] = {OP_conv, OP_conv_dgrad, OP_conv_wgrad};
     for (int i = 0; i < 3; i++) {
+        if (op != NULL && strcmp(op, op_info(ops[i])->name) != 0)
+            continue;
         Attr attrs[] = {ATTR_L("strides", 2, strides), ATTR_L("pads", 4, pads), ATTR_L("dilations", 2, dilations),
                         ATTR_I("group", c->group), ATTR_L("shape", 4, ops[i] == OP_conv_dgrad ? x : w)};
         Value *left = operand(graph, 4, ops[i] == OP_conv_dgrad ? y : x, true);
@@ -111,7 +113,7 @@ int main(int argc, char **argv) {
             bench_matmul(graph, diag, &MATMULS[i], cpu);
     for (size_t i = 0; i < sizeof CONVS / sizeof *CONVS; i++)
         if (strstr(CONVS[i].name, part) != NULL)
-            bench_conv(graph, diag, &CONVS[i], cpu);
+            bench_conv(graph, diag, &CONVS[i], cpu, argc > 3 ? argv[3] : NULL);
     diag_print(diag, stderr);
     int failed = diag_errors(diag);
     diag_free(diag);
