@@ -260,7 +260,8 @@ void intc_rt_hex(const unsigned char digest[32], char text[65]);
 typedef struct {
     char *path, *temporary; /* temporary NULL: written in place (not a regular file) */
     int fd;
-    bool failed;
+    int cause;               /* errno of the first failure, 0 for none */
+    bool nameless, replaces; /* the file has no name yet; there is an older one */
 } Output;
 
 bool intc_rt_output_open(Output *output, const char *path, Error *error);

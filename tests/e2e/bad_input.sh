@@ -70,7 +70,7 @@ tr '\011' '\310' <"$labels" >classes.npy
 refuse 1 "200" ./trainer train --data "$digits" --target classes.npy --epochs 1 --lr 0.1
 # IDX, cut and cut while compressed.
 { printf '\0\0\010\003\0\0\0\144\0\0\0\010\0\0\0\010' && head -c 6000 "$digits"; } >cut-idx3-ubyte
-gzip -c "$labels" | head -c 300 >cut.gz
+gzip -c "$labels" | head -c 150 >cut.gz
 refuse 1 "cut-idx3-ubyte" ./trainer train --data cut-idx3-ubyte --target "$labels" --epochs 1 --lr 0.1
 refuse 1 "cut\.gz" ./trainer train --data "$digits" --target cut.gz --epochs 1 --lr 0.1
 

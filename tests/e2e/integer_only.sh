@@ -6,7 +6,7 @@
 [ "$(uname -m)" = x86_64 ] || { echo "skipped: the list of instructions is for x86-64"; exit 77; }
 command -v objdump >/dev/null || { echo "skipped: no objdump"; exit 77; }
 
-roots=intc_step,intc_calibrate,intc_infer,intc_rt_feed
+roots=intc_entry_step,intc_entry_calibrate,intc_entry_infer,intc_rt_feed
 outside=memcpy,memmove,memset,memcmp,pthread_mutex_lock,pthread_mutex_unlock,pthread_cond_wait,pthread_cond_signal,pthread_cond_broadcast,abort,__stack_chk_fail
 
 check() { # check FILE ROOTS [OUTSIDE]
@@ -51,8 +51,8 @@ for cpu in x86-64 x86-64-v3 host; do
     done
 done
 
-kernel=$(objdump -d --no-show-raw-insn trainer | awk '/^[0-9a-f]+ <intc_step>:/ { on = 1; next } /^$/ { on = 0 } on && $2 == "lea" && match($0, /<[^>+]+>$/) { print substr($0, RSTART + 1, RLENGTH - 2); exit }')
-[ -n "$kernel" ] || fail "intc_step hands no kernel to the thread pool"
+kernel=$(objdump -d --no-show-raw-insn trainer | awk '/^[0-9a-f]+ <intc_entry_step>:/ { on = 1; next } /^$/ { on = 0 } on && $2 == "lea" && match($0, /<[^>+]+>$/) { print substr($0, RSTART + 1, RLENGTH - 2); exit }')
+[ -n "$kernel" ] || fail "intc_entry_step hands no kernel to the thread pool"
 for function in ${roots//,/ } "$kernel"; do
     cp trainer planted
     plant planted "$function"
