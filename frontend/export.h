@@ -39,6 +39,8 @@ typedef struct {
     Arena *arena;
     const Graph *graph;
     ExportForm form;
+    bool any_rows;    /* the model takes any number of rows */
+    const bool *data; /* by id: depends on an input */
     PointerList nodes, initializers, patches, exponents, conditions, inputs, outputs;
     Exported *values; /* by id */
     int names;
@@ -97,6 +99,11 @@ void ex_finish(Exporter *x, const char *format, ModelTemplate *model);
 const char *ex_narrow(Exporter *x, const Value *value);
 const char *ex_wide(Exporter *x, const Value *value);
 int ex_exponent_of(Exporter *x, const Value *value);
+
+/* --- rows: export_rows.c --- */
+
+/* Fills x->data; whether the model may take any number of rows, in dimension 0 of its inputs and outputs. */
+bool ex_find_rows(Exporter *x);
 
 /* --- operators: export_ops.c --- */
 

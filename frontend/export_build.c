@@ -282,8 +282,12 @@ static Onnx__ValueInfoProto *value_info(const Exporter *x, const char *name, Sha
     for (int i = 0; i < shape.rank; i++) {
         Onnx__TensorShapeProto__Dimension *dim = dims->dim[i] = arena_alloc(x->arena, 1, sizeof *dim);
         onnx__tensor_shape_proto__dimension__init(dim);
-        dim->value_case = ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE;
-        dim->dim_value = shape.dim[i];
+        bool any = i == 0 && x->any_rows;
+        dim->value_case = any ? ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM : ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE;
+        if (any)
+            dim->dim_param = text(x, "batch");
+        else
+            dim->dim_value = shape.dim[i];
     }
     tensor->has_elem_type = 1;
     tensor->elem_type = ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT;

@@ -471,6 +471,7 @@ static void declare_output(Exporter *x, const Output *output) {
 static void export_form(const Graph *fixed, ExportForm form, const char *format, ModelTemplate *model) {
     Exporter x = {.arena = fixed->arena, .graph = fixed, .form = form};
     x.values = arena_alloc(x.arena, (size_t)fixed->value_count, sizeof *x.values);
+    x.any_rows = ex_find_rows(&x);
     for (int i = 0; i < fixed->output_count; i++)
         if (fixed->outputs[i].role == ROLE_PREDICTION)
             declare_output(&x, &fixed->outputs[i]);

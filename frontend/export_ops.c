@@ -108,16 +108,23 @@ static const char *reshaped(Exporter *x, const char *in, Shape shape) {
     return EMIT(x, "Reshape", in, ex_i64s(x, shape.rank, shape.dim));
 }
 
+/* Dimensions that keep all elements are left out, so that rows need no number. */
 static const char *slice(Exporter *x, const Node *node, const char *in) {
-    int n;
+    int n, used = 0;
     const int64_t *starts = attr_ints(node, "starts", &n), *steps = attr_ints(node, "steps", &n);
-    const Shape *out = &node->out[0]->shape;
-    int64_t ends[MAX_RANK], axes[MAX_RANK];
+    const Shape *from = &node->in[0]->shape, *out = &node->out[0]->shape;
+    int64_t start[MAX_RANK], end[MAX_RANK], axis[MAX_RANK], step[MAX_RANK];
     for (int i = 0; i < n; i++) {
-        ends[i] = out->dim[i] == 0 ? starts[i] : starts[i] + (out->dim[i] - 1) * steps[i] + 1;
-        axes[i] = i;
+        if (out->dim[i] == from->dim[i])
+            continue;
+        start[used] = starts[i];
+        end[used] = out->dim[i] == 0 ? starts[i] : starts[i] + (out->dim[i] - 1) * steps[i] + 1;
+        axis[used] = i;
+        step[used++] = steps[i];
     }
-    return EMIT(x, "Slice", in, ex_i64s(x, n, starts), ex_i64s(x, n, ends), ex_i64s(x, n, axes), ex_i64s(x, n, steps));
+    if (used == 0)
+        return in;
+    return EMIT(x, "Slice", in, ex_i64s(x, used, start), ex_i64s(x, used, end), ex_i64s(x, used, axis), ex_i64s(x, used, step));
 }
 
 static const char *pad(Exporter *x, const Node *node, const char *in) {
@@ -182,11 +189,13 @@ static const char *maxpool(Exporter *x, const Node *node, const char *in) {
 }
 
 const char *ex_move(Exporter *x, const Node *node, const char *in) {
-    const Shape *shape = &node->out[0]->shape;
+    Shape shape = node->out[0]->shape;
+    bool rows = x->any_rows && x->data[node->in[0]->id];
     int n;
     switch (node->op) {
-    case OP_reshape:
-        return reshaped(x, in, *shape);
+    case OP_reshape: /* 0: as in the input */
+        shape.dim[0] = rows ? 0 : shape.dim[0];
+        return reshaped(x, in, shape);
     case OP_transpose: {
         const int64_t *perm = attr_ints(node, "perm", &n);
         Onnx__NodeProto *out = ex_node(x, "Transpose", EX_NAMES(in));
@@ -199,8 +208,9 @@ const char *ex_move(Exporter *x, const Node *node, const char *in) {
         return pad(x, node, in);
     case OP_reverse:
         return reverse(x, node, in);
-    case OP_broadcast:
-        return EMIT(x, "Expand", in, ex_i64s(x, shape->rank, shape->dim));
+    case OP_broadcast: /* 1: as in the input, if that is larger */
+        shape.dim[0] = rows ? 1 : shape.dim[0];
+        return EMIT(x, "Expand", in, ex_i64s(x, shape.rank, shape.dim));
     case OP_maxpool:
         return maxpool(x, node, in);
     default:
