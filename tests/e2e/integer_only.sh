@@ -16,7 +16,7 @@ check() { # check FILE ROOTS [OUTSIDE]
 # plant FILE FUNCTION: addss %xmm0,%xmm0 over the function's first bytes.
 plant() {
     local address section
-    address=$(objdump -t "$1" | awk -v f="$2" '$NF == f { print $1; exit }')
+    address=$(objdump -t "$1" | awk -v f="$2" '$NF == f && !shown { print $1; shown = 1 }')
     [ -n "$address" ] || fail "no symbol $2 to plant in"
     section=$(objdump -h "$1" | awk '$2 == ".text" { print $4, $6 }')
     set -- "$1" "$((16#$address - 16#${section% *} + 16#${section#* }))"
@@ -51,7 +51,7 @@ for cpu in x86-64 x86-64-v3 host; do
     done
 done
 
-kernel=$(objdump -d --no-show-raw-insn trainer | awk '/^[0-9a-f]+ <intc_entry_step>:/ { on = 1; next } /^$/ { on = 0 } on && $2 == "lea" && match($0, /<[^>+]+>$/) { print substr($0, RSTART + 1, RLENGTH - 2); exit }')
+kernel=$(objdump -d --no-show-raw-insn trainer | awk '/^[0-9a-f]+ <intc_entry_step>:/ { on = 1; next } /^$/ { on = 0 } on && !shown && $2 == "lea" && match($0, /<[^>+]+>$/) { print substr($0, RSTART + 1, RLENGTH - 2); shown = 1 }')
 [ -n "$kernel" ] || fail "intc_entry_step hands no kernel to the thread pool"
 for function in ${roots//,/ } "$kernel"; do
     cp trainer planted
