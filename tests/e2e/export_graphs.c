@@ -225,6 +225,19 @@ static void infer(const Subject *subject, Graph *fixed, Value *const *slots, int
     }
 }
 
+/* A second export has the same bytes. */
+static void check_repeatable(const Graph *fixed, const ModelTemplate *models, int count) {
+    ModelTemplate again[EXPORT_MODELS];
+    int again_count = 0;
+    onnx_export_int8(fixed, again, &again_count);
+    bool same = again_count == count;
+    for (int i = 0; same && i < count; i++)
+        same = models[i].size == again[i].size &&
+               (models[i].size == 0 || memcmp(models[i].bytes, again[i].bytes, (size_t)models[i].size) == 0);
+    if (!same)
+        internal_error("a second export differs");
+}
+
 static void run(const Subject *subject) {
     Diag *diag = diag_new(subject->name);
     Graph *fixed;
@@ -247,6 +260,7 @@ static void run(const Subject *subject) {
     }
     int floats = count;
     onnx_export_int8(fixed, models, &count);
+    check_repeatable(fixed, models + floats, count - floats);
     for (int i = 0; i < count; i++)
         write_model(subject, eval, &models[i], strcmp(models[i].format, "int8") != 0 ? models[i].format : i == floats ? "int8" : "exact");
     eval_free(eval);
