@@ -7,7 +7,9 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* Features of x86 CPUs by name, which the C API cannot tell; only those that emitters ask for. */
@@ -64,6 +66,32 @@ static void choose_cpu(Codegen *cg) {
         cg->features = arena_printf(cg->memory, "%s%s%s", cg->features, *cg->features != '\0' ? "," : "", options->features);
 }
 
+/* The C API has no list of CPUs: LLVM tells of an unknown one on standard error alone, and goes on to abort. So a machine is made with
+ * standard error led aside, and what was said is read. Without a place for it every CPU passes. */
+static bool cpu_known(Codegen *cg, LLVMTargetRef target) {
+    char said[4096];
+    ssize_t size = 0;
+    int aside = memfd_create("intc", MFD_CLOEXEC), kept = dup(STDERR_FILENO);
+    if (aside >= 0 && kept >= 0 && dup2(aside, STDERR_FILENO) >= 0) {
+        LLVMTargetMachineRef machine =
+            LLVMCreateTargetMachine(target, cg->triple, cg->cpu, cg->features, LLVMCodeGenLevelNone, LLVMRelocPIC, LLVMCodeModelDefault);
+        if (machine != NULL)
+            LLVMDisposeTargetMachine(machine);
+        dup2(kept, STDERR_FILENO);
+        size = pread(aside, said, sizeof said - 1, 0);
+    }
+    if (aside >= 0)
+        close(aside);
+    if (kept >= 0)
+        close(kept);
+    said[size > 0 ? size : 0] = '\0';
+    if (strstr(said, "not a recognized") == NULL)
+        return true;
+    said[strcspn(said, "\n")] = '\0';
+    diag_error(cg->diag, NULL, "--cpu=%s --features=%s: %s", cg->cpu, cg->features, said);
+    return false;
+}
+
 bool target_open(Codegen *cg) {
     LLVMInitializeAllTargetInfos();
     LLVMInitializeAllTargets();
@@ -80,6 +108,8 @@ bool target_open(Codegen *cg) {
         diag_error(cg->diag, NULL, "target %s: %s", cg->triple, take_message(cg, message));
         return false;
     }
+    if (!cpu_known(cg, target))
+        return false;
     LLVMCodeGenOptLevel level = cg->target->opt_level == 0   ? LLVMCodeGenLevelNone
                                 : cg->target->opt_level == 1 ? LLVMCodeGenLevelLess
                                                              : LLVMCodeGenLevelDefault;
@@ -124,16 +154,34 @@ EmitKind codegen_kind(const char *name) {
     return (EmitKind)kind;
 }
 
+static bool write_bytes(Codegen *cg, const char *path, const char *bytes, size_t size) {
+    FILE *file = fopen(path, "wb");
+    bool written = file != NULL && fwrite(bytes, 1, size, file) == size;
+    if (file != NULL)
+        written = fclose(file) == 0 && written;
+    if (!written)
+        diag_error(cg->diag, NULL, "cannot write %s: %s", path, strerror(errno));
+    return written;
+}
+
+/* Through memory: LLVM's own file output aborts the process on a full disk. */
 static bool write_to(Codegen *cg, EmitKind kind, const char *path) {
     char *message = NULL;
-    bool failed;
-    if (kind == EMIT_LLVM)
-        failed = LLVMPrintModuleToFile(cg->module, path, &message);
-    else
-        failed = LLVMTargetMachineEmitToFile(cg->machine, cg->module, path, kind == EMIT_ASM ? LLVMAssemblyFile : LLVMObjectFile, &message);
-    if (failed)
-        diag_error(cg->diag, NULL, "cannot write %s: %s", path, take_message(cg, message));
-    return !failed;
+    if (kind == EMIT_LLVM) {
+        char *text = LLVMPrintModuleToString(cg->module);
+        bool written = write_bytes(cg, path, text, strlen(text));
+        LLVMDisposeMessage(text);
+        return written;
+    }
+    LLVMMemoryBufferRef buffer = NULL;
+    LLVMCodeGenFileType type = kind == EMIT_ASM ? LLVMAssemblyFile : LLVMObjectFile;
+    if (LLVMTargetMachineEmitToMemoryBuffer(cg->machine, cg->module, type, &message, &buffer)) {
+        diag_error(cg->diag, NULL, "cannot emit %s: %s", path, take_message(cg, message));
+        return false;
+    }
+    bool written = write_bytes(cg, path, LLVMGetBufferStart(buffer), LLVMGetBufferSize(buffer));
+    LLVMDisposeMemoryBuffer(buffer);
+    return written;
 }
 
 /* Everything is written beside the output and renamed at the end. */
