@@ -4,13 +4,16 @@
 export LC_ALL=C
 
 cases=0
+contents() {
+    find . ! -type d -printf '%s %T@ %p\n' | sort
+}
 # refuse STATUS PATTERN COMMAND...: the command must end with STATUS, say PATTERN in a single line of standard error, and leave the folder as it was.
 refuse() {
     local status=$1 pattern=$2 got=0
     shift 2
-    ls -lR --time-style=full-iso . >../before.$$ # beside the folder, so that it does not see itself
+    contents >../before.$$ # beside the folder, so that it does not see itself
     "$@" >../out.$$ 2>../err.$$ || got=$?
-    ls -lR --time-style=full-iso . >../after.$$
+    contents >../after.$$
     [ "$got" -eq "$status" ] || fail "exit status $got, expected $status: $* : $(cat ../err.$$)"
     [ "$(wc -l <../err.$$)" -eq 1 ] || fail "not one line: $* : $(cat ../err.$$)"
     grep -qE "$pattern" ../err.$$ || fail "says nothing of '$pattern': $* : $(cat ../err.$$)"
