@@ -169,7 +169,8 @@ static bool open_feed(const struct intc_module *module, Feed *feed, const char *
     bool input = tensor->kind == INTC_INPUT, pixels = feed->set.files->shape.type == DATA_U8 && !tensor->integer;
     if (pixels)
         return make_table(feed, tensor, source, input, error);
-    if (input && !tensor->integer && (source->mean->count || source->std->count))
+    /* Those of the checkpoint have no text: other data than the pixels of the training are taken as they are. */
+    if (input && !tensor->integer && (source->mean->text || source->std->text))
         return intc_rt_fail(error, "%s: --mean and --std apply to uint8 pixels, found %s", feed->set.files->path,
                             intc_rt_data_type_name(feed->set.files->shape.type));
     return true;
