@@ -119,11 +119,11 @@ static void pack_rows(Codegen *cg, const Dot *dot, const Columns *columns, LLVMV
     stage_interleaved(cg, dot, sources, NULL, byte_at_const(cg, packed, full * group), dot->panel, false);
 }
 
-/* One column whose K is regular: groups of adjacent bytes are moved as a word. */
-static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
+/* One column whose K is regular, from group `done` on: groups of adjacent bytes are moved as a word. */
+static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *columns, int64_t done, LLVMValueRef source, LLVMValueRef to) {
     int64_t full = columns->k / dot->quad, group = panel_bytes(dot, 1), stride = columns->k_stride;
     LLVMTypeRef word = LLVMVectorType(cg->i8, (unsigned)dot->quad);
-    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, full));
+    Loop loop = loop_begin(cg, const64(cg, done), const64(cg, full));
     LLVMValueRef from = byte_at(cg, source, mul_by(cg, loop.index, dot->quad * stride));
     LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, group));
     if (stride == 1)
@@ -137,6 +137,48 @@ static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *colum
         LLVMValueRef x = i < rest ? load_bytes(cg, cg->i8, byte, 1) : LLVMConstInt(cg->i8, 0, false);
         store_column(cg, dot, x, byte_at_const(cg, to, full * group), i);
     }
+}
+
+/* A square of groups: column i has its K in row[i]; afterwards row[k] has the groups k of all columns. */
+static void transpose(Codegen *cg, LLVMValueRef *row, unsigned size) {
+    LLVMValueRef low[MAX_PANEL], high[MAX_PANEL];
+    for (unsigned step = 1; step < size; step *= 2) {
+        for (unsigned lane = 0; lane < size; lane++) {
+            bool first = (lane & step) == 0;
+            low[lane] = const32(cg, first ? lane : size + lane - step);
+            high[lane] = const32(cg, first ? lane + step : size + lane);
+        }
+        LLVMValueRef low_mask = LLVMConstVector(low, size), high_mask = LLVMConstVector(high, size);
+        for (unsigned i = 0; i < size; i++) {
+            if ((i & step) != 0)
+                continue;
+            LLVMValueRef a = row[i], b = row[i + step];
+            row[i] = LLVMBuildShuffleVector(cg->builder, a, b, low_mask, "");
+            row[i + step] = LLVMBuildShuffleVector(cg->builder, a, b, high_mask, "");
+        }
+    }
+}
+
+/* Columns of adjacent K: squares of a panel's columns times as many groups; returns the groups done. The last panel's columns are clamped.
+ */
+static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel,
+                            LLVMValueRef packed) {
+    unsigned size = (unsigned)dot->panel, elements = size * (unsigned)dot->quad;
+    int64_t squares = columns->k / elements;
+    LLVMTypeRef bytes = LLVMVectorType(cg->i8, elements), words = LLVMVectorType(cg->i32, size);
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, squares));
+    LLVMValueRef at = byte_at(cg, source, mul_by(cg, loop.index, elements)), row[MAX_PANEL];
+    LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, panel_bytes(dot, size)));
+    for (unsigned i = 0; i < size; i++) {
+        LLVMValueRef column = smin(cg, add_const(cg, mul_by(cg, panel, size), i), const64(cg, columns->columns - 1));
+        LLVMValueRef x = load_bytes(cg, bytes, byte_at(cg, at, mul_by(cg, column, columns->column_stride)), 1);
+        row[i] = LLVMBuildBitCast(cg->builder, staged(cg, dot, x, false), words, "");
+    }
+    transpose(cg, row, size);
+    for (unsigned i = 0; i < size; i++)
+        store_bytes(cg, row[i], byte_at_const(cg, to, panel_bytes(dot, i)), 4 * size);
+    loop_end(cg, &loop);
+    return squares * size;
 }
 
 static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
@@ -176,13 +218,16 @@ void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRe
     if (columns->lanes == NULL && columns->column_stride == 1) {
         pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel)), packed);
     } else {
+        int64_t done = 0;
+        if (columns->lanes == NULL && columns->k_stride == 1 && dot_group(dot) == 4)
+            done = pack_squares(cg, dot, columns, source, panel, packed);
         Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
         LLVMValueRef column = add(cg, mul_by(cg, panel, dot->panel), loop.index);
         column = smin(cg, column, const64(cg, columns->columns - 1));
         LLVMValueRef from = byte_at(cg, source, mul_by(cg, column, columns->column_stride));
         LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, dot_group(dot)));
         if (columns->lanes == NULL)
-            pack_column_linear(cg, dot, columns, from, to);
+            pack_column_linear(cg, dot, columns, done, from, to);
         else
             pack_column_table(cg, dot, columns, from, to);
         loop_end(cg, &loop);
