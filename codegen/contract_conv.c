@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NEAR_BYTES = 256 * 1024 };
+
 /* A product of one phase, or of a part of its K whose sums fit in an i32. */
 typedef struct {
     Columns columns;
@@ -30,6 +32,7 @@ typedef struct {
     int64_t low[3], staged[3];   /* padding before, and padded size */
     int64_t pixel, step[3];      /* bytes of a staged pixel and from one pixel to the next */
     int64_t image;               /* bytes of a staged image */
+    int64_t tasks, together;     /* images that go through the products as rows of one */
     int64_t b_bytes, init_bytes; /* of one group */
     Piece *pieces;
     int count;
@@ -132,6 +135,18 @@ static void plan_image(Codegen *cg, Conv *conv) {
     conv->image = round_up(conv->step[0] * conv->staged[0] + SLACK, INTC_ARENA_ALIGN);
 }
 
+/* Images are staged together where the weights do not stay in a near cache, or an image has few rows. */
+static void plan_tasks(Conv *conv) {
+    int64_t weights = conv->terms * conv->columns * conv->groups * conv->kernel[0] * conv->kernel[1] * conv->kernel[2] * conv->dot.bytes;
+    bool heavy = weights > NEAR_BYTES, few = conv->out[0] * conv->out[1] * conv->out[2] < 64;
+    int64_t tasks = heavy ? conv->batch / 4 : conv->batch;
+    conv->tasks = tasks < 1 ? 1 : tasks < SLOTS ? tasks : SLOTS;
+    int64_t each = conv->batch / conv->tasks, most = heavy || few ? 2 * NEAR_BYTES / conv->image : 1;
+    conv->together = most > 8 ? 8 : most < 1 ? 1 : most;
+    while (each % conv->together != 0)
+        conv->together--;
+}
+
 /* --- K --- */
 
 static int by_place(const void *left, const void *right) {
@@ -181,7 +196,8 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
     const Dot *dot = &conv->dot;
     Piece *piece = &conv->pieces[conv->count];
     const char *name = arena_printf(cg->memory, "%s.conv%d.%d", cg->prefix, conv->node->id, conv->count++);
-    Product product = {.rows = 3,
+    Product product = {.row = {{conv->together, conv->image, conv->ys[0]}},
+                       .rows = 4,
                        .name = name,
                        .columns = conv->columns,
                        .column_stride = conv->ys[1],
@@ -193,7 +209,7 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
     memset(piece, 0, sizeof *piece);
     piece->a = a;
     for (int i = 0; i < 3; i++) {
-        product.row[i] = (Axis){phase[i].count, phase[i].advance * conv->step[i], phase[i].step * conv->ys[2 + i]};
+        product.row[1 + i] = (Axis){phase[i].count, phase[i].advance * conv->step[i], phase[i].step * conv->ys[2 + i]};
         piece->a += (phase[i].origin + conv->low[i]) * conv->step[i];
         piece->c += phase[i].first * conv->ys[2 + i] * type_bytes(conv->result->type);
     }
@@ -314,25 +330,31 @@ static void emit_windows(Codegen *cg, Conv *conv) {
     describe(conv);
     conv->dot = dot_for(cg, conv->columns);
     plan_image(cg, conv);
+    plan_tasks(conv);
     plan_pieces(cg, conv);
     int64_t b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK), init = scratch_alloc(cg, conv->init_bytes * conv->groups);
-    int64_t tasks = conv->batch < SLOTS ? conv->batch : SLOTS, images = scratch_alloc(cg, conv->image * tasks);
+    int64_t slot = conv->image * conv->together, images = scratch_alloc(cg, slot * conv->tasks);
     pack(cg, conv, b, init);
     kernel_begin(cg, conv->node, "main");
     Loop task = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef staged = byte_at(cg, arena_at(cg, images), mul_by(cg, task.index, conv->image));
-    stage_zero(cg, &conv->dot, staged, conv->image);
-    LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), tasks);
-    LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), tasks);
-    Loop image = loop_begin(cg, first, end);
-    stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), mul_by(cg, image.index, conv->xs[0])), staged);
-    LLVMValueRef result =
-        byte_at(cg, arena_at(cg, conv->result->offset), mul_by(cg, image.index, conv->ys[0] * type_bytes(conv->result->type)));
-    multiply(cg, conv, staged, arena_at(cg, b), arena_at(cg, init), result);
+    LLVMValueRef staged = byte_at(cg, arena_at(cg, images), mul_by(cg, task.index, slot));
+    stage_zero(cg, &conv->dot, staged, slot);
+    LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), conv->tasks);
+    LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), conv->tasks);
+    Loop run = loop_begin_step(cg, first, end, conv->together);
+    /* The last run of a task is moved back to end with it. */
+    LLVMValueRef start = conv->together == 1 ? run.index : smin(cg, run.index, add_const(cg, end, -conv->together));
+    Loop image = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
+    LLVMValueRef source = mul_by(cg, add(cg, start, image.index), conv->xs[0]);
+    stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), source),
+                byte_at(cg, staged, mul_by(cg, image.index, conv->image)));
     loop_end(cg, &image);
+    LLVMValueRef result = mul_by(cg, start, conv->ys[0] * type_bytes(conv->result->type));
+    multiply(cg, conv, staged, arena_at(cg, b), arena_at(cg, init), byte_at(cg, arena_at(cg, conv->result->offset), result));
+    loop_end(cg, &run);
     loop_end(cg, &task);
     int64_t products = shape_elements(conv->result->shape) * conv->terms * conv->kernel[0] * conv->kernel[1] * conv->kernel[2];
-    kernel_end(cg, tasks, products / 32);
+    kernel_end(cg, conv->tasks, products / 32);
 }
 
 void emit_conv(Codegen *cg, const Node *node) {
