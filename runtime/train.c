@@ -253,7 +253,7 @@ static bool end_epoch(Run *run, Error *error) {
     return intc_rt_log_flush(&run->log, error);
 }
 
-static bool save_checkpoint(Run *run, Error *error) {
+static bool write_checkpoint(Run *run, const char *path, Error *error) {
     Checkpoint checkpoint = {.step = run->step,
                              .text = run->text,
                              .state = run->session->arena,
@@ -261,7 +261,7 @@ static bool save_checkpoint(Run *run, Error *error) {
                              .epoch_score = run->epoch_score,
                              .best_score = run->best_score};
     return calibrate(run, error) && intc_rt_log_flush(&run->log, error) &&
-           intc_rt_checkpoint_save(run->options->checkpoint, run->session->module, &checkpoint, error);
+           intc_rt_checkpoint_save(path, run->session->module, &checkpoint, error);
 }
 
 static bool run_steps(Run *run, Error *error) {
@@ -273,10 +273,21 @@ static bool run_steps(Run *run, Error *error) {
         if ((epoch_ends || last) && !end_epoch(run, error))
             return false;
         bool due = o->checkpoint_every > 0 ? run->step % o->checkpoint_every == 0 : epoch_ends;
-        if (o->checkpoint && due && !last && !save_checkpoint(run, error))
+        if (o->checkpoint && due && !last && !write_checkpoint(run, o->checkpoint, error))
             return false;
     }
     return true;
+}
+
+/* An export failed and there is no checkpoint: keeps the training beside it. Always false. */
+static bool rescue(Run *run, Error *error) {
+    char path[512];
+    Error second;
+    size_t length = strlen(error->text);
+    snprintf(path, sizeof path, "%s.checkpoint", run->options->save);
+    if (write_checkpoint(run, path, &second))
+        snprintf(error->text + length, sizeof error->text - length, "; the training is kept in %s", path);
+    return false;
 }
 
 /* Calibrates, writes the checkpoint (of the last step; the best is kept beside it), chooses the best, exports, prints the last lines. */
@@ -285,7 +296,7 @@ static bool finish(Run *run, Error *error) {
     const struct intc_module *module = run->session->module;
     char train[160], validation[160] = "", hex[65];
     unsigned char digest[32];
-    if (!calibrate(run, error) || (o->checkpoint && !save_checkpoint(run, error)))
+    if (!calibrate(run, error) || (o->checkpoint && !write_checkpoint(run, o->checkpoint, error)))
         return false;
     if (run->has_best) {
         memcpy(run->session->arena, run->best, (size_t)module->state_size);
@@ -298,7 +309,7 @@ static bool finish(Run *run, Error *error) {
     if (run->validation.count > 0)
         intc_rt_score_text(&run->validation_score, validation);
     if (o->save && !intc_rt_export(run->session, o->format, o->save, error))
-        return false;
+        return o->checkpoint ? false : rescue(run, error);
     intc_rt_log_line(&run->log, "final: %s%s%s", intc_rt_score_text(&run->epoch_score, train), validation[0] ? "; validation: " : "",
                      validation);
     intc_rt_parameters_hash(run->session, digest);

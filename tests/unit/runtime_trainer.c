@@ -215,6 +215,28 @@ static void test_export(void **state) {
     assert_int_equal(read_file("no.onnx", a, sizeof a), -1);
 }
 
+/* Pixels are scaled at evaluation as they were in training, unless the options say otherwise. */
+static void test_normalisation(void **state) {
+    (void)state;
+    char given[TEXT], kept[TEXT], other[TEXT];
+    good(TRAIN "--epochs 3 --mean 0.4 --std 0.3 --checkpoint n.ckpt");
+    good("eval " DATA "--checkpoint n.ckpt --mean 0.4 --std 0.3");
+    output(given);
+    good("eval " DATA "--checkpoint n.ckpt");
+    output(kept);
+    good("eval " DATA "--checkpoint n.ckpt --mean 0 --std 1");
+    output(other);
+    assert_string_equal(given, kept);
+    assert_string_not_equal(given, other);
+}
+
+/* An export that its condition forbids after the training: the training is not lost. */
+static void test_rescue(void **state) {
+    (void)state;
+    refuse(1, TRAIN "--epochs 1 --save lost.onnx --format qdq", "too close; the training is kept in lost.onnx.checkpoint");
+    good("eval " DATA "--checkpoint lost.onnx.checkpoint");
+}
+
 static void test_mistakes(void **state) {
     (void)state;
     refuse(1, "train --data x.npy --epochs 1", "--target is missing");
@@ -355,10 +377,10 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_train),           cmocka_unit_test(test_resume),    cmocka_unit_test(test_keep_best),
-        cmocka_unit_test(test_predict),         cmocka_unit_test(test_export),    cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_bad_checkpoints), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_saturation),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_train),         cmocka_unit_test(test_resume),     cmocka_unit_test(test_keep_best),
+        cmocka_unit_test(test_predict),       cmocka_unit_test(test_export),     cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_normalisation), cmocka_unit_test(test_rescue),     cmocka_unit_test(test_bad_checkpoints),
+        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_saturation), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, make_data, leave_folder);
 }
