@@ -127,8 +127,8 @@ bool fold_tile(OnnxNode *node) {
 }
 
 bool fold_concat(OnnxNode *node) {
-    if (node->in_count < 1)
-        return node_refuse(node, "has no inputs");
+    if (!node_check_inputs(node, 1, INT32_MAX))
+        return false;
     const OnnxTensor *first = operand_constant(node->importer, node->in[0]);
     if (node_attr(node, "axis") == NULL)
         return node_refuse(node, "attribute 'axis' is missing");

@@ -188,8 +188,8 @@ bool lower_clip(OnnxNode *node) {
                (node_in(node, 2) != NULL && !node_scalar(node, 2, "max", &high))) {
         return false;
     }
-    if (isnan(low) || isnan(high))
-        return node_refuse(node, "a bound is not a number");
+    if (!(low < (double)FLT_MAX) || !(high > -(double)FLT_MAX))
+        return node_refuse(node, "bounds %g and %g leave nothing", low, high);
     low = low > high ? high : low; /* ONNX: then every element is max */
     /* OP_clip keeps the bound of its operand, so that its range holds 0: another range is moved there and back. */
     double shift = low > 0 ? low : high < 0 ? high : 0;

@@ -84,7 +84,7 @@ static bool reshape_target(OnnxNode *node, Shape *shape) {
     if (follows && fits)
         return true; /* computed from Shape */
     *shape = exported;
-    return rebind(node, shape);
+    return checked_elements(exported, ELEMENT_LIMIT) < 0 || rebind(node, shape); /* the caller refuses the former */
 }
 
 static bool flatten_target(OnnxNode *node, Shape *shape) {

@@ -2,6 +2,7 @@
  * outputs are set, or a diagnostic names the node. */
 #include "frontend/importer.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,12 @@ Value *node_value(OnnxNode *node, int i) {
             node_refuse(node, "input '%s' has no value here", operand->name);
         return NULL;
     }
+    for (int64_t k = 0; tensor->reals != NULL && k < tensor->count; k++)
+        if (!isfinite(tensor->reals[k])) {
+            node_refuse(node, "'%s' holds %g (element %lld): only finite numbers are supported, such as -1e4 for -inf in a mask",
+                        operand->name, tensor->reals[k], (long long)k);
+            return NULL;
+        }
     operand->value =
         graph_value(importer->graph, operand->learns ? VALUE_PARAM : VALUE_CONST, operand->learns ? operand->name : NULL, tensor->shape);
     operand->value->real = tensor_reals(importer->arena, tensor);
@@ -216,6 +223,10 @@ Value *node_reshape(OnnxNode *node, Value *value, Shape shape) {
 Value *node_mul_const(OnnxNode *node, Value *value, double factor) {
     if (value == NULL || factor == 1)
         return value;
+    if (!isfinite(factor)) {
+        node_refuse(node, "multiplies by %g", factor);
+        return NULL;
+    }
     return node_emit(node, OP_mul_const, INPUTS(value), ATTRS(ATTR_R("value", factor)));
 }
 

@@ -94,12 +94,14 @@ int64_t onnx_wrap_integer(int64_t value, int type) {
 }
 
 int64_t checked_elements(Shape shape, int64_t limit) {
-    int64_t count = 1;
+    int64_t count = 1; /* without dimensions of 0, so that the product of some dimensions is safe too */
+    bool empty = false;
     for (int i = 0; i < shape.rank; i++) {
-        if (shape.dim[i] < 0 || __builtin_mul_overflow(count, shape.dim[i], &count) || count > limit)
+        empty = empty || shape.dim[i] == 0;
+        if (shape.dim[i] < 0 || (shape.dim[i] > 0 && __builtin_mul_overflow(count, shape.dim[i], &count)) || count > limit)
             return -1;
     }
-    return count;
+    return empty ? 0 : count;
 }
 
 bool onnx_tensor_shape(const Onnx__TensorProto *proto, const Origin *origin, Shape *shape, Diag *diag) {
