@@ -1,0 +1,438 @@
+/* Models made on the spot, each to show one thing that the importer must do or refuse. Prints what fails; exits 1 then. */
+#include "frontend/frontend.h"
+
+#include "onnx/onnx.pb-c.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MOST = 16 };
+
+/* A model under construction; everything lives in the arena. */
+typedef struct {
+    Arena *arena;
+    Onnx__ModelProto model;
+    Onnx__GraphProto graph;
+    Onnx__OperatorSetIdProto opset, *opsets[1];
+    Onnx__NodeProto *nodes[MOST];
+    Onnx__TensorProto *initializers[MOST];
+    Onnx__ValueInfoProto *inputs[MOST], *outputs[MOST];
+} Made;
+
+typedef struct {
+    Diag *diag;
+    Graph *train, *infer;
+    char *text;
+    bool ok;
+} Result;
+
+static int failures;
+
+static void expect(bool condition, const char *what, const Result *result) {
+    if (condition)
+        return;
+    failures++;
+    printf("FAILED: %s\n%s", what, result->text);
+}
+
+static Made *made_new(int64_t opset) {
+    Arena *arena = arena_new();
+    Made *made = arena_alloc(arena, 1, sizeof *made);
+    made->arena = arena;
+    onnx__model_proto__init(&made->model);
+    onnx__graph_proto__init(&made->graph);
+    onnx__operator_set_id_proto__init(&made->opset);
+    made->opset.has_version = 1;
+    made->opset.version = opset;
+    made->opsets[0] = &made->opset;
+    made->model.opset_import = made->opsets;
+    made->model.n_opset_import = 1;
+    made->model.graph = &made->graph;
+    made->graph.node = made->nodes;
+    made->graph.initializer = made->initializers;
+    made->graph.input = made->inputs;
+    made->graph.output = made->outputs;
+    return made;
+}
+
+/* dims as in "N,3,8": names or numbers. */
+static Onnx__ValueInfoProto *info_new(Made *made, const char *name, int type, const char *dims) {
+    Onnx__ValueInfoProto *info = arena_alloc(made->arena, 1, sizeof *info);
+    onnx__value_info_proto__init(info);
+    info->name = arena_strdup(made->arena, name);
+    info->type = arena_alloc(made->arena, 1, sizeof *info->type);
+    onnx__type_proto__init(info->type);
+    info->type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
+    Onnx__TypeProto__Tensor *tensor = info->type->tensor_type = arena_alloc(made->arena, 1, sizeof *tensor);
+    onnx__type_proto__tensor__init(tensor);
+    tensor->has_elem_type = 1;
+    tensor->elem_type = type;
+    tensor->shape = arena_alloc(made->arena, 1, sizeof *tensor->shape);
+    onnx__tensor_shape_proto__init(tensor->shape);
+    tensor->shape->dim = arena_alloc(made->arena, MOST, sizeof *tensor->shape->dim);
+    char *copy = arena_strdup(made->arena, dims), *rest = NULL;
+    for (char *part = strtok_r(copy, ",", &rest); part != NULL; part = strtok_r(NULL, ",", &rest)) {
+        Onnx__TensorShapeProto__Dimension *dim = arena_alloc(made->arena, 1, sizeof *dim);
+        onnx__tensor_shape_proto__dimension__init(dim);
+        bool number = strspn(part, "0123456789") == strlen(part);
+        dim->value_case =
+            number ? ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE : ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM;
+        if (number)
+            dim->dim_value = atoll(part);
+        else
+            dim->dim_param = part;
+        tensor->shape->dim[tensor->shape->n_dim++] = dim;
+    }
+    return info;
+}
+
+static void add_input(Made *made, const char *name, int type, const char *dims) {
+    made->inputs[made->graph.n_input++] = info_new(made, name, type, dims);
+}
+
+static void add_output(Made *made, const char *name) {
+    made->outputs[made->graph.n_output++] = info_new(made, name, 1, "");
+}
+
+/* Names separated by commas. */
+static char **names_of(Made *made, const char *list, size_t *count) {
+    char **names = arena_alloc(made->arena, MOST, sizeof *names);
+    char *copy = arena_strdup(made->arena, list), *rest = NULL;
+    *count = 0;
+    for (char *part = strtok_r(copy, ",", &rest); part != NULL; part = strtok_r(NULL, ",", &rest))
+        names[(*count)++] = part;
+    return names;
+}
+
+static Onnx__NodeProto *add_node(Made *made, const char *op_type, const char *inputs, const char *outputs) {
+    Onnx__NodeProto *node = arena_alloc(made->arena, 1, sizeof *node);
+    onnx__node_proto__init(node);
+    node->op_type = arena_strdup(made->arena, op_type);
+    node->name = arena_printf(made->arena, "node_%s", outputs);
+    node->input = names_of(made, inputs, &node->n_input);
+    node->output = names_of(made, outputs, &node->n_output);
+    node->attribute = arena_alloc(made->arena, MOST, sizeof *node->attribute);
+    made->nodes[made->graph.n_node++] = node;
+    return node;
+}
+
+static void add_int(Made *made, Onnx__NodeProto *node, const char *name, int64_t value) {
+    Onnx__AttributeProto *attr = arena_alloc(made->arena, 1, sizeof *attr);
+    onnx__attribute_proto__init(attr);
+    attr->name = arena_strdup(made->arena, name);
+    attr->has_type = attr->has_i = 1;
+    attr->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT;
+    attr->i = value;
+    node->attribute[node->n_attribute++] = attr;
+}
+
+static Onnx__TensorProto *tensor_new(Made *made, const char *name, int type, int rank, const int64_t *dims) {
+    Onnx__TensorProto *tensor = arena_alloc(made->arena, 1, sizeof *tensor);
+    onnx__tensor_proto__init(tensor);
+    tensor->name = arena_strdup(made->arena, name);
+    tensor->has_data_type = 1;
+    tensor->data_type = type;
+    tensor->n_dims = (size_t)rank;
+    tensor->dims = arena_alloc(made->arena, MOST, sizeof *tensor->dims);
+    for (int i = 0; i < rank; i++)
+        tensor->dims[i] = dims[i];
+    made->initializers[made->graph.n_initializer++] = tensor;
+    return tensor;
+}
+
+/* A float initializer, all elements of one value. */
+static void add_floats(Made *made, const char *name, int rank, const int64_t *dims, float value) {
+    Onnx__TensorProto *tensor = tensor_new(made, name, 1, rank, dims);
+    tensor->n_float_data = (size_t)shape_elements(shape_of(rank, dims));
+    tensor->float_data = arena_alloc(made->arena, tensor->n_float_data, sizeof(float));
+    for (size_t i = 0; i < tensor->n_float_data; i++)
+        tensor->float_data[i] = value;
+}
+
+static void add_ints(Made *made, const char *name, int count, const int64_t *values) {
+    Onnx__TensorProto *tensor = tensor_new(made, name, 7, 1, (int64_t[]){count});
+    tensor->n_int64_data = (size_t)count;
+    tensor->int64_data = arena_alloc(made->arena, (size_t)count + 1, sizeof(int64_t));
+    for (int i = 0; i < count; i++)
+        tensor->int64_data[i] = values[i];
+}
+
+/* Tensor data in another file. */
+static void add_external(Made *made, const char *name, const char *location, const char *offset) {
+    Onnx__TensorProto *tensor = tensor_new(made, name, 1, 2, (int64_t[]){4, 3});
+    const char *pairs[2][2] = {{"location", location}, {"offset", offset}};
+    tensor->has_data_location = 1;
+    tensor->data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
+    tensor->external_data = arena_alloc(made->arena, 2, sizeof *tensor->external_data);
+    for (int i = 0; i < 2; i++) {
+        Onnx__StringStringEntryProto *entry = arena_alloc(made->arena, 1, sizeof *entry);
+        onnx__string_string_entry_proto__init(entry);
+        entry->key = arena_strdup(made->arena, pairs[i][0]);
+        entry->value = arena_strdup(made->arena, pairs[i][1]);
+        tensor->external_data[tensor->n_external_data++] = entry;
+    }
+}
+
+/* Writes the model, reads and imports it. */
+static Result import_made(Made *made, int64_t batch, const char *loss) {
+    char path[] = "intc-import-XXXXXX"; /* in the working directory */
+    int file = mkstemp(path);
+    size_t size = onnx__model_proto__get_packed_size(&made->model), text_size = 0;
+    uint8_t *bytes = arena_alloc(made->arena, size, 1);
+    onnx__model_proto__pack(&made->model, bytes);
+    if (file < 0 || write(file, bytes, size) != (ssize_t)size)
+        abort();
+    close(file);
+    Result result = {.diag = diag_new("made")};
+    ImportOptions options = {.batch = batch, .loss = loss, .training = true};
+    const OnnxFile *read = onnx_read(made->arena, path, result.diag);
+    result.ok = read != NULL && onnx_import(read, &options, &result.train, &result.infer, result.diag);
+    unlink(path);
+    FILE *out = open_memstream(&result.text, &text_size);
+    diag_print(result.diag, out);
+    fclose(out);
+    if (result.ok && (!graph_verify(result.train, result.diag) || !graph_verify(result.infer, result.diag)))
+        expect(false, "the verifier accepts every graph", &result);
+    return result;
+}
+
+static void finish(Made *made, Result *result) {
+    free(result->text);
+    diag_free(result->diag);
+    arena_free(made->arena);
+}
+
+static int count_ops(const Graph *graph, Op op) {
+    int count = 0;
+    for (int i = 0; graph != NULL && i < graph->node_count; i++)
+        count += graph->nodes[i]->op == op;
+    return count;
+}
+
+static int count_params(const Graph *graph) {
+    int count = 0;
+    for (int i = 0; graph != NULL && i < graph->value_count; i++)
+        count += graph->values[i]->kind == VALUE_PARAM;
+    return count;
+}
+
+static bool says(const Result *result, const char *text) {
+    return strstr(result->text, text) != NULL;
+}
+
+/* x [batch, 4] times w [4, 3]. */
+static Made *linear(int64_t opset, const char *batch, const char *output) {
+    Made *made = made_new(opset);
+    add_input(made, "x", 1, arena_printf(made->arena, "%s,4", batch));
+    add_floats(made, "w", 2, (int64_t[]){4, 3}, 0.5f);
+    add_node(made, "MatMul", "x,w", output);
+    return made;
+}
+
+/* --- the tests --- */
+
+static void test_dimensions(void) {
+    Made *made = linear(13, "rows", "y");
+    add_output(made, "y");
+    Result result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "'rows'") && says(&result, "--batch=N"), "an unbound batch names the dimension and the option",
+           &result);
+    finish(made, &result);
+    made = linear(13, "rows", "y");
+    add_output(made, "y");
+    result = import_made(made, 5, "auto");
+    expect(result.ok && result.train->outputs[0].value->shape.dim[0] == 5, "--batch binds a named batch", &result);
+    finish(made, &result);
+}
+
+static void test_everything_at_once(void) {
+    Made *made = linear(13, "2", "y");
+    add_node(made, "Elu", "y", "a");
+    add_node(made, "Erf", "a", "b");
+    Onnx__NodeProto *relu = add_node(made, "Relu", "y", "c");
+    add_int(made, relu, "surprise", 1);
+    add_output(made, "b");
+    add_output(made, "c");
+    Result result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "Elu 'node_a'") && says(&result, "use LeakyRelu"), "an unsupported operator is named with a rewrite",
+           &result);
+    expect(says(&result, "Erf 'node_b'") && says(&result, "attribute 'surprise'"), "one run reports every problem", &result);
+    finish(made, &result);
+}
+
+static void test_opset(void) {
+    Made *made = linear(29, "2", "y");
+    add_output(made, "y");
+    Result result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "opset 29"), "a newer opset is refused by number", &result);
+    finish(made, &result);
+    made = linear(5, "2", "y");
+    add_node(made, "Relu", "y", "z");
+    add_output(made, "z");
+    result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "opset 5"), "an older definition is refused by number", &result);
+    finish(made, &result);
+}
+
+static void test_external(void) {
+    static const char *const outside[] = {"../weights", "/weights", "a/../../b", ""};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
+        Made *made = made_new(13);
+        add_input(made, "x", 1, "2,4");
+        add_external(made, "w", outside[i], "0");
+        add_node(made, "MatMul", "x,w", "y");
+        add_output(made, "y");
+        Result result = import_made(made, 0, "auto");
+        expect(!result.ok && says(&result, "not beside the model"), "external data stay beside the model", &result);
+        finish(made, &result);
+    }
+    Made *made = made_new(13);
+    add_input(made, "x", 1, "2,4");
+    add_external(made, "w", "no-such-file-of-intc", "99999999999999999999");
+    add_node(made, "MatMul", "x,w", "y");
+    add_output(made, "y");
+    Result result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "malformed offset"), "an offset out of range is refused", &result);
+    finish(made, &result);
+}
+
+static void test_bias(void) {
+    Made *made = linear(13, "2", "y");
+    add_floats(made, "b", 2, (int64_t[]){1, 3}, 1);
+    add_node(made, "Add", "b,y", "z");
+    add_output(made, "z");
+    Result result = import_made(made, 0, "auto");
+    expect(result.ok && count_ops(result.train, OP_bias) == 1 && count_ops(result.train, OP_add) == 0, "MatMul and Add are a bias",
+           &result);
+    expect(result.ok && count_params(result.train) == 2, "both initializers are parameters", &result);
+    finish(made, &result);
+    made = linear(13, "2", "y");
+    add_floats(made, "val_7", 1, (int64_t[]){1}, 0.25f);
+    add_node(made, "Mul", "y,val_7", "z");
+    add_output(made, "z");
+    result = import_made(made, 0, "auto");
+    expect(result.ok && count_params(result.train) == 1 && count_ops(result.train, OP_mul) == 0, "an exporter's scale is no parameter",
+           &result);
+    finish(made, &result);
+}
+
+static void test_dropout(void) {
+    for (int training = 0; training < 2; training++) {
+        Made *made = linear(13, "2", "y");
+        add_floats(made, "ratio", 0, NULL, 0.5f);
+        Onnx__TensorProto *mode = tensor_new(made, "mode", 9, 0, NULL);
+        mode->n_int32_data = 1;
+        mode->int32_data = arena_alloc(made->arena, 1, sizeof(int32_t));
+        mode->int32_data[0] = training;
+        add_node(made, "Dropout", "y,ratio,mode", "z");
+        add_output(made, "z");
+        Result result = import_made(made, 0, "auto");
+        expect(result.ok && count_ops(result.train, OP_random_mask) == training, "dropout drops while training if its mode says so",
+               &result);
+        expect(count_ops(result.infer, OP_random_mask) == 0, "dropout is gone from inference", &result);
+        expect(says(&result, "frozen") == (training == 0), "a frozen dropout is noted", &result);
+        finish(made, &result);
+    }
+}
+
+static void test_softmax_loss(void) {
+    Made *made = linear(13, "2", "y");
+    add_node(made, "Softmax", "y", "p");
+    add_output(made, "p");
+    Result result = import_made(made, 0, "auto");
+    bool reads_scores = false;
+    for (int i = 0; result.ok && i < result.train->node_count; i++)
+        if (result.train->nodes[i]->op == OP_cross_entropy)
+            reads_scores = result.train->nodes[i]->in[0]->def->op == OP_matmul;
+    expect(reads_scores, "cross-entropy reads the input of a final softmax", &result);
+    expect(result.ok && result.train->outputs[0].value->def->op == OP_softmax, "the prediction stays the softmax", &result);
+    finish(made, &result);
+}
+
+static void test_own_loss(void) {
+    Made *made = linear(13, "2", "y");
+    add_input(made, "labels", 7, "2");
+    add_node(made, "SoftmaxCrossEntropyLoss", "y,labels", "loss");
+    add_output(made, "loss");
+    Result result = import_made(made, 6, "auto");
+    bool bounded = false;
+    for (int i = 0; result.ok && i < result.train->value_count; i++) {
+        const Value *value = result.train->values[i];
+        if (value->kind == VALUE_INPUT && value->integer)
+            bounded = value->bound == 2 && value->shape.dim[0] == 6 && strcmp(value->name, "labels") == 0;
+    }
+    expect(bounded, "labels of the model's own loss are an input bounded by its classes", &result);
+    expect(result.ok && result.infer->output_count == 3 && result.infer->outputs[0].value->shape.rank == 1, "the loss separates by row",
+           &result);
+    finish(made, &result);
+}
+
+static void test_shape_arithmetic(void) {
+    Made *made = made_new(13);
+    add_input(made, "x", 1, "N,2,2");
+    add_ints(made, "zero", 1, (int64_t[]){0});
+    add_ints(made, "rest", 1, (int64_t[]){-1});
+    add_node(made, "Shape", "x", "s");
+    add_node(made, "Gather", "s,zero", "n");
+    add_int(made, add_node(made, "Concat", "n,rest", "t"), "axis", 0);
+    add_node(made, "Reshape", "x,t", "y");
+    add_output(made, "y");
+    Result result = import_made(made, 7, "auto");
+    Shape wanted = {.rank = 2, .dim = {7, 4}};
+    expect(result.ok && shape_equal(result.train->outputs[0].value->shape, wanted), "shape arithmetic is folded", &result);
+    finish(made, &result);
+}
+
+static void test_rebind(void) {
+    Made *made = made_new(13);
+    add_input(made, "x", 1, "2,3,4");
+    add_ints(made, "t", 2, (int64_t[]){2, 12});
+    add_node(made, "Reshape", "x,t", "y");
+    add_output(made, "y");
+    Result result = import_made(made, 10, "auto");
+    Shape wanted = {.rank = 2, .dim = {10, 12}};
+    expect(result.ok && shape_equal(result.train->outputs[0].value->shape, wanted), "a constant shape follows the batch", &result);
+    finish(made, &result);
+    made = made_new(13);
+    add_input(made, "x", 1, "2,3,4");
+    add_ints(made, "t", 2, (int64_t[]){3, 8});
+    add_node(made, "Reshape", "x,t", "y");
+    add_output(made, "y");
+    result = import_made(made, 10, "auto");
+    expect(!result.ok && says(&result, "Reshape 'node_y'"), "where the batch is not clear the node is named", &result);
+    finish(made, &result);
+}
+
+static void test_shapes_that_do_not_fit(void) {
+    Made *made = linear(13, "2", "y");
+    add_floats(made, "b", 1, (int64_t[]){5}, 1);
+    add_node(made, "Add", "y,b", "z");
+    add_output(made, "z");
+    Result result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "Add 'node_z'") && says(&result, "2x3") && says(&result, "[5]"), "shapes that do not fit are shown",
+           &result);
+    finish(made, &result);
+    made = linear(13, "2", "y");
+    add_node(made, "Relu", "missing", "z");
+    add_output(made, "z");
+    result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "'missing'"), "an input from nowhere is named", &result);
+    finish(made, &result);
+}
+
+int main(void) {
+    test_dimensions();
+    test_everything_at_once();
+    test_opset();
+    test_external();
+    test_bias();
+    test_dropout();
+    test_softmax_loss();
+    test_own_loss();
+    test_shape_arithmetic();
+    test_rebind();
+    test_shapes_that_do_not_fit();
+    printf("import_made: %d failed\n", failures);
+    return failures == 0 ? 0 : 1;
+}
