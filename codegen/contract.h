@@ -17,7 +17,7 @@ enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 32, SLOTS = 16, SLACK = 
 /* 131071 products of at most 128 * 128 fit in an i32. */
 enum { MAX_I32_TERMS = 131071 };
 
-typedef enum { DOT_VNNI512, DOT_VNNI256, DOT_MADD512, DOT_MADD256, DOT_MADD128, DOT_GENERIC } DotKind;
+typedef enum { DOT_VNNI512, DOT_VNNI256, DOT_MADD512, DOT_MADD256, DOT_MADD128, DOT_GENERIC, DOT_LANES } DotKind;
 
 typedef struct {
     DotKind kind;
@@ -31,6 +31,9 @@ typedef struct {
 
 /* The best one for so many columns. */
 Dot dot_for(const Codegen *cg, int64_t columns);
+/* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column], plain multiplications. The columns of a row
+ * are adjacent elements, behind the address that other kinds broadcast from. */
+Dot dot_lanes(const Codegen *cg);
 /* Bytes of one group. */
 int64_t dot_group(const Dot *dot);
 /* acc + dot of the groups in a (all lanes the same) and b. */
@@ -78,8 +81,8 @@ typedef struct {
     Dot dot;
     int64_t blocks; /* main blocks, and one last block if last is not NULL */
     LLVMValueRef main, last;
-    int64_t main_tiles, last_tiles;       /* tiles of the axis that a range splits */
-    int64_t block_b, block_init, block_c; /* bytes from one main block to the next */
+    int64_t main_tiles, last_tiles;                /* tiles of the axis that a range splits */
+    int64_t block_a, block_b, block_init, block_c; /* bytes from one main block to the next */
 } ProductCode;
 
 /* offsets[0] is 0. Describes offsets as nested equal steps where possible (ks > 0), else as a table. */

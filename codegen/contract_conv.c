@@ -25,8 +25,8 @@ typedef struct {
     Dot dot;
     const Value *source, *weight, *result;
     bool backward;
-    int64_t batch, groups;
-    int64_t terms, columns; /* channels of a group that are summed over, and that come out */
+    int64_t batch, channels, groups; /* channels of the source */
+    int64_t terms, columns;          /* channels of a group that are summed over, and that come out */
     int64_t size[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
     int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), result */
     int64_t low[3], staged[3];   /* padding before, and padded size */
@@ -54,13 +54,20 @@ static void dims3(int rank, const int64_t *list, int64_t absent, int64_t *to) {
         to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
 }
 
-static void describe(Conv *conv) {
+static void describe(const Codegen *cg, Conv *conv) {
     const Node *node = conv->node;
     int rank = conv->source->shape.rank - 2, count;
     conv->batch = conv->source->shape.dim[0];
+    conv->channels = conv->source->shape.dim[1];
     conv->groups = attr_int(node, "group", 1);
     conv->terms = conv->source->shape.dim[1] / conv->groups;
     conv->columns = conv->result->shape.dim[1] / conv->groups;
+    conv->dot = dot_for(cg, conv->columns);
+    if (conv->groups > 1 && conv->terms == 1 && conv->columns == 1) {
+        conv->dot = dot_lanes(cg);
+        conv->columns = conv->channels;
+        conv->groups = 1;
+    }
     dims3(rank, conv->source->shape.dim + 2, 1, conv->size);
     dims3(rank, conv->result->shape.dim + 2, 1, conv->out);
     dims3(rank, conv->weight->shape.dim + 2, 1, conv->kernel);
@@ -128,7 +135,7 @@ static void plan_image(Codegen *cg, Conv *conv) {
         conv->low[i] = -least;
         conv->staged[i] = most - least + 1;
     }
-    conv->pixel = conv->terms * conv->groups * conv->dot.bytes;
+    conv->pixel = conv->channels * conv->dot.bytes;
     conv->step[2] = conv->pixel;
     conv->step[1] = conv->step[2] * conv->staged[2];
     conv->step[0] = conv->step[1] * conv->staged[1];
@@ -214,7 +221,7 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
         piece->c += phase[i].first * conv->ys[2 + i] * type_bytes(conv->result->type);
     }
     product_groups(&product, offsets, groups);
-    int64_t column_stride = conv->backward ? conv->ws[1] : conv->ws[0];
+    int64_t column_stride = conv->backward && conv->dot.kind != DOT_LANES ? conv->ws[1] : conv->ws[0];
     piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0, arena_printf(cg->memory, "%s.w", name)};
     piece->code = product_new(cg, dot, &product);
     piece->b = conv->b_bytes;
@@ -283,12 +290,10 @@ static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
 }
 
 static bool channels_last(const Conv *conv) {
-    int64_t channels = conv->terms * conv->groups;
-    return (channels == 1 || conv->xs[1] == 1) && (conv->size[2] == 1 || conv->xs[4] == channels);
+    return (conv->channels == 1 || conv->xs[1] == 1) && (conv->size[2] == 1 || conv->xs[4] == conv->channels);
 }
 
 static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMValueRef staged) {
-    int64_t channels = conv->terms * conv->groups;
     Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[0]));
     Loop high = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[1]));
     LLVMValueRef from = byte_at(cg, image, add(cg, mul_by(cg, depth.index, conv->xs[2]), mul_by(cg, high.index, conv->xs[3])));
@@ -296,9 +301,9 @@ static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMV
                              mul_by(cg, add_const(cg, high.index, conv->low[1]), conv->step[1]));
     LLVMValueRef to = byte_at(cg, staged, add_const(cg, place, conv->low[2] * conv->step[2]));
     if (channels_last(conv)) {
-        stage_run(cg, &conv->dot, from, to, conv->size[2] * channels);
+        stage_run(cg, &conv->dot, from, to, conv->size[2] * conv->channels);
     } else {
-        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, channels));
+        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, conv->channels));
         Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[2]));
         LLVMValueRef source = byte_at(cg, from, add(cg, mul_by(cg, channel.index, conv->xs[1]), mul_by(cg, wide.index, conv->xs[4])));
         LLVMValueRef target = add(cg, mul_by(cg, channel.index, conv->dot.bytes), mul_by(cg, wide.index, conv->step[2]));
@@ -327,8 +332,7 @@ static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMVal
 }
 
 static void emit_windows(Codegen *cg, Conv *conv) {
-    describe(conv);
-    conv->dot = dot_for(cg, conv->columns);
+    describe(cg, conv);
     plan_image(cg, conv);
     plan_tasks(conv);
     plan_pieces(cg, conv);

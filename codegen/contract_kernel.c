@@ -63,6 +63,18 @@ Dot dot_for(const Codegen *cg, int64_t columns) {
     return (Dot){DOT_GENERIC, 1, 2, 4, panel, 16, false};
 }
 
+Dot dot_lanes(const Codegen *cg) {
+    if (target_has(cg, "avx512bw") && target_has(cg, "avx512vl"))
+        return (Dot){DOT_LANES, 1, 1, 16, 16, 24, false};
+    bool avx2 = target_has(cg, "avx2");
+    return (Dot){DOT_LANES, 1, 1, avx2 ? 8 : 4, 8, 8, false};
+}
+
+/* No dot instruction: elements are extended to 32 bits and multiplied. */
+static bool multiplies(const Dot *dot) {
+    return dot->kind == DOT_GENERIC || dot->kind == DOT_LANES;
+}
+
 int64_t dot_group(const Dot *dot) {
     return dot->quad * dot->bytes;
 }
@@ -74,13 +86,18 @@ LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot) {
 /* Column groups in a register: i32 lanes that hold a group each, or sign-extended elements without a dot instruction. */
 LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address) {
     unsigned align = (unsigned)(dot->lanes * dot_group(dot));
-    if (dot->kind != DOT_GENERIC)
+    if (!multiplies(dot))
         return load_bytes(cg, dot_accumulator(cg, dot), address, align);
-    LLVMValueRef narrow = load_bytes(cg, LLVMVectorType(cg->i16, (unsigned)dot->lanes), address, align);
+    LLVMTypeRef element = dot->bytes == 2 ? cg->i16 : cg->i8;
+    LLVMValueRef narrow = load_bytes(cg, LLVMVectorType(element, (unsigned)dot->lanes), address, align);
     return LLVMBuildSExt(cg->builder, narrow, dot_accumulator(cg, dot), "");
 }
 
 static LLVMValueRef load_row_group(Codegen *cg, const Dot *dot, LLVMValueRef address) {
+    if (dot->kind == DOT_LANES) {
+        LLVMValueRef narrow = load_bytes(cg, LLVMVectorType(cg->i8, (unsigned)dot->lanes), address, 1);
+        return LLVMBuildSExt(cg->builder, narrow, dot_accumulator(cg, dot), "");
+    }
     if (dot->kind != DOT_GENERIC)
         return splat(cg, load_bytes(cg, cg->i32, address, (unsigned)dot->bytes), (unsigned)dot->lanes);
     return splat(cg, as_bits(cg, load_bytes(cg, cg->i16, address, 2), 32), (unsigned)dot->lanes);
@@ -98,7 +115,7 @@ LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRe
                                        [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512",
                                        [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
                                        [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd"};
-    if (dot->kind == DOT_GENERIC)
+    if (multiplies(dot))
         return add(cg, acc, mul(cg, a, b));
     if (dot->biased)
         return intrinsic(cg, name[dot->kind], NULL, 0, (LLVMValueRef[]){acc, a, b}, 3);
@@ -186,8 +203,11 @@ static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_of
     for (int64_t row = 0; row < row_count(micro); row++) {
         int64_t at = row / micro->tile[1] * tile_axis(micro, 0)->a + row % micro->tile[1] * tile_axis(micro, 1)->a;
         LLVMValueRef a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at));
-        for (int i = 0; i < width; i++)
+        for (int i = 0; i < width; i++) {
+            if (dot->kind == DOT_LANES && i > 0)
+                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at + (int64_t)i * dot->lanes));
             micro->acc[row * width + i] = dot_emit(cg, dot, micro->acc[row * width + i], a, columns[i]);
+        }
     }
 }
 
@@ -537,6 +557,7 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
         product.name = arena_printf(cg->memory, "%s.last", product.name);
         code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
     }
+    code.block_a = dot->kind == DOT_LANES ? (int64_t)wide * dot->panel : 0;
     code.block_b = wide * step;
     code.block_init = (int64_t)wide * dot->panel * 4;
     code.block_c = wide * product.panel_stride * type_bytes(product.type);
@@ -559,7 +580,7 @@ static void call_block(Codegen *cg, LLVMValueRef function, LLVMValueRef args[6],
 
 void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c,
                   LLVMValueRef block, LLVMValueRef part, int64_t parts) {
-    LLVMValueRef args[6] = {a, byte_at(cg, b, mul_by(cg, block, code->block_b)),
+    LLVMValueRef args[6] = {byte_at(cg, a, mul_by(cg, block, code->block_a)), byte_at(cg, b, mul_by(cg, block, code->block_b)),
                             init == NULL ? b : byte_at(cg, init, mul_by(cg, block, code->block_init)),
                             byte_at(cg, c, mul_by(cg, block, code->block_c))};
     if (code->main == NULL || code->last == NULL) {

@@ -12,8 +12,8 @@ typedef struct {
     const Node *node;
     Dot dot;
     const Value *x, *dy, *w;
-    int64_t batch, groups;
-    int64_t channels, columns; /* of x and of dy in a group */
+    int64_t batch, groups, total; /* total: channels of x */
+    int64_t channels, columns;    /* of x and of dy in a group */
     int64_t size[3], out[3], kernel[3], stride[3], low[3], dilation[3], staged[3];
     int64_t xs[5], ys[5], ws[5];  /* strides N C D H W; of w O I D H W */
     int64_t pixel, step[3];       /* bytes of a staged pixel of `quad` images, and to the next pixel */
@@ -46,13 +46,20 @@ static void dims3(int rank, const int64_t *list, int64_t absent, int64_t *to) {
         to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
 }
 
-static void describe(Wgrad *wgrad) {
+static void describe(const Codegen *cg, Wgrad *wgrad) {
     const Node *node = wgrad->node;
     int rank = wgrad->x->shape.rank - 2, count;
     wgrad->batch = wgrad->x->shape.dim[0];
+    wgrad->total = wgrad->x->shape.dim[1];
     wgrad->groups = attr_int(node, "group", 1);
     wgrad->channels = wgrad->x->shape.dim[1] / wgrad->groups;
     wgrad->columns = wgrad->dy->shape.dim[1] / wgrad->groups;
+    wgrad->dot = dot_for(cg, wgrad->columns);
+    if (wgrad->groups > 1 && wgrad->channels == 1 && wgrad->columns == 1) {
+        wgrad->dot = dot_lanes(cg);
+        wgrad->columns = wgrad->total;
+        wgrad->groups = 1;
+    }
     dims3(rank, wgrad->x->shape.dim + 2, 1, wgrad->size);
     dims3(rank, wgrad->dy->shape.dim + 2, 1, wgrad->out);
     dims3(rank, wgrad->w->shape.dim + 2, 1, wgrad->kernel);
@@ -67,7 +74,7 @@ static void describe(Wgrad *wgrad) {
         int64_t least = wgrad->size[i] + wgrad->low[i];
         wgrad->staged[i] = reach > least ? reach : least;
     }
-    wgrad->pixel = wgrad->channels * wgrad->groups * dot_group(&wgrad->dot);
+    wgrad->pixel = wgrad->total * dot_group(&wgrad->dot);
     wgrad->step[2] = wgrad->pixel;
     wgrad->step[1] = wgrad->step[2] * wgrad->staged[2];
     wgrad->step[0] = wgrad->step[1] * wgrad->staged[1];
@@ -211,7 +218,6 @@ static bool contiguous(const int64_t *stride, int64_t channels, int64_t width) {
 
 static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     const Dot *dot = &wgrad->dot;
-    int64_t channels = wgrad->channels * wgrad->groups;
     Images images = images_of(cg, wgrad, wgrad->x, wgrad->xs[0], run);
     stage_zero(cg, dot, to, wgrad->image);
     Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[0]));
@@ -221,10 +227,10 @@ static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValue
                              mul_by(cg, add_const(cg, high.index, wgrad->low[1]), wgrad->step[1]));
     LLVMValueRef row = byte_at(cg, to, add_const(cg, place, wgrad->low[2] * wgrad->step[2]));
     offset_images(cg, wgrad, &images, offset, sources);
-    if (contiguous(wgrad->xs, channels, wgrad->size[2])) {
-        stage_interleaved(cg, dot, sources, NULL, row, wgrad->size[2] * channels, true);
+    if (contiguous(wgrad->xs, wgrad->total, wgrad->size[2])) {
+        stage_interleaved(cg, dot, sources, NULL, row, wgrad->size[2] * wgrad->total, true);
     } else {
-        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, channels));
+        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->total));
         Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[2]));
         LLVMValueRef from = add(cg, mul_by(cg, channel.index, wgrad->xs[1]), mul_by(cg, wide.index, wgrad->xs[4]));
         LLVMValueRef at = byte_at(cg, row, add(cg, mul_by(cg, channel.index, dot_group(dot)), mul_by(cg, wide.index, wgrad->step[2])));
@@ -379,9 +385,8 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
 }
 
 void emit_conv_wgrad(Codegen *cg, const Node *node) {
-    int64_t columns = node->in[1]->shape.dim[1] / attr_int(node, "group", 1);
-    Wgrad wgrad = {.node = node, .dot = dot_for(cg, columns), .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
-    describe(&wgrad);
+    Wgrad wgrad = {.node = node, .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
+    describe(cg, &wgrad);
     plan_chunks(&wgrad);
     plan_product(cg, &wgrad);
     allocate(cg, &wgrad);
