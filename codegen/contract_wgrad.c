@@ -181,7 +181,8 @@ static void clear(Codegen *cg, const Wgrad *wgrad) {
     kernel_begin(cg, wgrad->node, "clear");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef at = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, loop.index, bytes));
-    LLVMBuildMemSet(cg->builder, at, zero, const64(cg, bytes), INTC_ARENA_ALIGN);
+    unsigned align = bytes % INTC_ARENA_ALIGN == 0 ? INTC_ARENA_ALIGN : 8; /* 8 columns of an odd number of rows are no whole line */
+    LLVMBuildMemSet(cg->builder, at, zero, const64(cg, bytes), align);
     loop_end(cg, &loop);
     kernel_end(cg, sums, sums * bytes / 32);
     LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, panel_total(wgrad) * wgrad->dot.panel * 8),
