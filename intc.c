@@ -50,7 +50,6 @@ typedef struct {
     Diag *diag;
     const OnnxFile *file;
     Graph *graph[GRAPHS]; /* CALIBRATE is made by the pass of that name */
-    Value **gradients;
     CalibrationSlot *slots;
     int slot_count;
     ModelTemplate models[EXPORT_MODELS];
@@ -58,12 +57,54 @@ typedef struct {
     Plan plan;
 } Compilation;
 
+static char *read_text(Compilation *c) {
+    char *text = NULL;
+    FILE *in = fopen(c->options->input, "r");
+    long size = in != NULL && fseek(in, 0, SEEK_END) == 0 ? ftell(in) : -1;
+    if (size >= 0) {
+        rewind(in);
+        text = arena_alloc(c->arena, (size_t)size + 1, 1);
+        if (fread(text, 1, (size_t)size, in) != (size_t)size)
+            text = NULL;
+    }
+    if (text == NULL)
+        diag_error(c->diag, NULL, "cannot be read: %s", strerror(errno));
+    if (in != NULL)
+        fclose(in);
+    return text;
+}
+
+/* A text that --stop-after wrote: the graphs `train` and `infer`, the first one possibly with its gradient and update. */
+static bool read_graphs(Compilation *c) {
+    const char *text = read_text(c);
+    int count = 0;
+    Graph **graphs = text != NULL ? graph_parse(c->arena, text, c->diag, &count) : NULL;
+    if (graphs == NULL)
+        return false;
+    for (int i = 0; i < count; i++)
+        c->graph[strcmp(graphs[i]->name, "train") == 0 ? TRAIN : INFER] = graphs[i];
+    bool fits = count == 2 && c->graph[TRAIN] != NULL && c->graph[INFER] != NULL && c->graph[TRAIN]->stage < STAGE_SCALED &&
+                c->graph[INFER]->stage == STAGE_LOWERED;
+    if (!fits)
+        diag_error(c->diag, NULL, "expected the graphs train and infer of a stage before 'scaled', as --stop-after writes them");
+    return fits;
+}
+
+static bool is_text(const char *path) {
+    size_t length = strlen(path);
+    return length > 3 && strcmp(path + length - 3, ".ir") == 0;
+}
+
 static bool run_import(Compilation *c) {
+    if (is_text(c->options->input))
+        return read_graphs(c);
     c->file = onnx_read(c->arena, c->options->input, c->diag);
     return c->file != NULL && onnx_import(c->file, &c->options->import, &c->graph[TRAIN], &c->graph[INFER], c->diag);
 }
 
 static bool run_select(Compilation *c) {
+    if (c->graph[TRAIN]->stage > STAGE_LOWERED)
+        return true;
     return pass_select(c->graph[TRAIN], &c->options->pass, c->diag) && pass_select(c->graph[INFER], &c->options->pass, c->diag);
 }
 
@@ -83,11 +124,11 @@ static bool run_dce(Compilation *c) {
 }
 
 static bool run_backward(Compilation *c) {
-    return pass_backward(c->graph[TRAIN], &c->gradients, c->diag);
+    return c->graph[TRAIN]->stage >= STAGE_TRAINED || pass_backward(c->graph[TRAIN], c->diag);
 }
 
 static bool run_sgd(Compilation *c) {
-    return pass_sgd(c->graph[TRAIN], c->gradients, c->diag);
+    return c->graph[TRAIN]->stage >= STAGE_UPDATED || pass_sgd(c->graph[TRAIN], c->diag);
 }
 
 static bool run_simplify(Compilation *c) {
@@ -124,6 +165,8 @@ static bool run_sweep(Compilation *c) {
 }
 
 static bool run_export(Compilation *c) {
+    if (c->file == NULL) /* a text holds no model to export */
+        return true;
     if (!onnx_export_float(c->file, c->graph[INFER], c->models, &c->model_count, c->diag))
         return false;
     onnx_export_int8(c->graph[INFER], c->models, &c->model_count);
@@ -239,7 +282,7 @@ static bool check(const Compilation *c) {
 }
 
 static void print_help(void) {
-    puts("usage: intc [options] model.onnx -o trainer\n"
+    puts("usage: intc [options] model.onnx -o trainer      (or graphs.ir, as --stop-after writes them)\n"
          "       intc check [options] model.onnx\n"
          "\n"
          "  -o FILE                 output\n"

@@ -146,7 +146,13 @@ typedef struct {
 } Update;
 
 /* What the runtime needs an output for. */
-typedef enum { ROLE_PREDICTION, ROLE_LOSS, ROLE_METRIC } Role;
+typedef enum {
+    ROLE_PREDICTION,
+    ROLE_LOSS,
+    ROLE_METRIC,
+    ROLE_GRADIENT, /* between backward and sgd: the gradient of the parameter that the output is named after */
+    ROLE_COUNT
+} Role;
 typedef struct {
     const char *name;
     Role role;

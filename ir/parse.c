@@ -478,14 +478,14 @@ static void update_statement(Parser *parser) {
 
 static void output_statement(Parser *parser) {
     const char *name = scan_quoted(&parser->scan);
-    for (Role role = ROLE_PREDICTION; role <= ROLE_METRIC; role++)
+    for (Role role = ROLE_PREDICTION; role < ROLE_COUNT; role++)
         if (scan_accept_word(&parser->scan, role_name(role))) {
             Value *value = operand(parser);
             if (!parser->scan.failed)
                 graph_output(parser->graph, name, role, value);
             return;
         }
-    scan_fail(&parser->scan, "prediction, loss or metric");
+    scan_fail(&parser->scan, "prediction, loss, metric or gradient");
 }
 
 static void resolve(Parser *parser, const Pending *pending) {

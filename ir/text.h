@@ -31,7 +31,8 @@ static inline const char *phase_name(Phase phase) {
 }
 
 static inline const char *role_name(Role role) {
-    return role == ROLE_PREDICTION ? "prediction" : role == ROLE_LOSS ? "loss" : "metric";
+    static const char *const names[ROLE_COUNT] = {"prediction", "loss", "metric", "gradient"};
+    return names[role];
 }
 
 static inline const char *value_kind_name(ValueKind kind) {

@@ -2,7 +2,10 @@
  * Before: STAGE_LOWERED, no rescale, one scalar output of role loss. After: STAGE_TRAINED; gradient nodes are PHASE_BACKWARD and name their
  * forward node; masks of forward values sit right behind the node they belong to, in PHASE_FORWARD. */
 #include "passes/grad.h"
+
 #include "passes/passes.h"
+
+#include <string.h>
 
 typedef void GradRule(Backward *b, const Node *node, Value *dy);
 
@@ -133,10 +136,9 @@ static const Output *loss_output(const Graph *graph, Diag *diag) {
     return NULL;
 }
 
-/* Collects the parameters' gradients; a note names each parameter without one. */
-static bool collect(const Graph *graph, const Backward *b, int value_count, Value ***gradients, Diag *diag) {
-    Value **list = arena_alloc(graph->arena, (size_t)value_count, sizeof(Value *));
-    int params = 0, found = 0;
+/* Makes the parameters' gradients outputs; a note names each parameter without one. */
+static bool collect(Graph *graph, const Backward *b, int value_count, Diag *diag) {
+    int found = 0;
     for (int i = 0; i < value_count; i++) {
         const Value *value = graph->values[i];
         if (value->kind != VALUE_PARAM)
@@ -144,16 +146,23 @@ static bool collect(const Graph *graph, const Backward *b, int value_count, Valu
         if (b->gradient[i] == NULL)
             diag_note(diag, NULL, "parameter '%s' has no gradient and stays as it is",
                       value->onnx_name != NULL ? value->onnx_name : value->name);
+        else
+            graph_output(graph, value->name, ROLE_GRADIENT, b->gradient[i]);
         found += b->gradient[i] != NULL;
-        list[params++] = b->gradient[i];
     }
-    *gradients = list;
     if (found == 0)
         diag_error(diag, NULL, "the loss depends on no parameter that learns");
     return found > 0;
 }
 
-bool pass_backward(Graph *graph, Value ***gradients, Diag *diag) {
+Value *backward_gradient(const Graph *graph, const Value *param) {
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == ROLE_GRADIENT && strcmp(graph->outputs[i].name, param->name) == 0)
+            return graph->outputs[i].value;
+    return NULL;
+}
+
+bool pass_backward(Graph *graph, Diag *diag) {
     const Output *output = loss_output(graph, diag);
     if (output == NULL)
         return false;
@@ -174,5 +183,5 @@ bool pass_backward(Graph *graph, Value ***gradients, Diag *diag) {
     }
     graph_set_phase(graph, PHASE_FORWARD);
     graph->stage = STAGE_TRAINED;
-    return collect(graph, &b, value_count, gradients, diag);
+    return collect(graph, &b, value_count, diag);
 }

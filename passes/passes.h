@@ -13,20 +13,21 @@ typedef struct {
 /* Turns parameters outside --train or inside --freeze into constants of the graph. A glob that matches nothing is an error. STAGE_LOWERED.
  */
 bool pass_select(Graph *graph, const PassOptions *options, Diag *diag);
-/* Appends the gradient of the ROLE_LOSS output with respect to every parameter. gradients[i] belongs to the i-th PARAM value of
- * graph->values (in order of id), NULL where no gradient flows (a note names it). STAGE_LOWERED to STAGE_TRAINED. */
-bool pass_backward(Graph *graph, Value ***gradients, Diag *diag);
+/* Appends the gradient of the ROLE_LOSS output with respect to every parameter as a ROLE_GRADIENT output of the parameter's name; where no
+ * gradient flows a note names the parameter. STAGE_LOWERED to STAGE_TRAINED. */
+bool pass_backward(Graph *graph, Diag *diag);
+/* The gradient of a parameter at STAGE_TRAINED; NULL if there is none. */
+Value *backward_gradient(const Graph *graph, const Value *param);
 /* Appends SGD with momentum, Nesterov and weight decay for every parameter with a gradient; hyper-parameters are VALUE_HYPER scalars
  * momentum, decay, step_w, step_g, step_v: v' = momentum*v + g + decay*w; w' = w + step_w*w + step_g*g + step_v*v'. STAGE_TRAINED to
  * STAGE_UPDATED. */
-bool pass_sgd(Graph *graph, Value *const *gradients, Diag *diag);
+bool pass_sgd(Graph *graph, Diag *diag);
 /* Widths and exponents: quantizes constants, inserts rescale. STAGE_LOWERED or STAGE_UPDATED to STAGE_SCALED. */
 bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag);
 /* Inference: gives every dynamic rescale of an activation, and every input, a slot for its calibrated exponent; `fixed` is the copy that
  * uses them. slots[i] names the value of the calibrating graph whose exponent the i-th slot collects. STAGE_SCALED. */
 bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count, Diag *diag);
-/* Constant folding, identity moves, double rescale. Any stage from STAGE_LOWERED, but not between backward and sgd: it may replace a
- * gradient. */
+/* Constant folding, identity moves, double rescale. Any stage from STAGE_LOWERED. */
 bool pass_fold(Graph *graph, Diag *diag);
 /* Drops nodes that no output and no update needs. */
 bool pass_dce(Graph *graph, Diag *diag);

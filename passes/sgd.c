@@ -1,5 +1,5 @@
 /* SGD with momentum, Nesterov and weight decay as two weighted sums a parameter (docs/numerics.md).
- * Before: STAGE_TRAINED, gradients of pass_backward. After: STAGE_UPDATED; every parameter with a gradient has a momentum STATE and two
+ * Before: STAGE_TRAINED with its gradients. After: STAGE_UPDATED; every parameter with a gradient has a momentum STATE and two
  * updates. v' = momentum·v + g + decay·w,  w' = w + step_w·w + step_g·g + step_v·v' The runtime makes the five coefficients from rate,
  * momentum, decay and Nesterov. */
 #include "passes/passes.h"
@@ -17,7 +17,16 @@ static void update(Graph *graph, Value *w, Value *g, Value *one, Value *const *h
     graph_update(graph, w, next_w);
 }
 
-bool pass_sgd(Graph *graph, Value *const *gradients, Diag *diag) {
+/* The gradients are no outputs of the step. */
+static void drop_gradients(Graph *graph) {
+    int kept = 0;
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role != ROLE_GRADIENT)
+            graph->outputs[kept++] = graph->outputs[i];
+    graph->output_count = kept;
+}
+
+bool pass_sgd(Graph *graph, Diag *diag) {
     (void)diag;
     static const char *const names[HYPERS] = {"momentum", "decay", "step_w", "step_g", "step_v"};
     Value *hyper[HYPERS];
@@ -25,13 +34,13 @@ bool pass_sgd(Graph *graph, Value *const *gradients, Diag *diag) {
         hyper[i] = graph_value(graph, VALUE_HYPER, names[i], (Shape){0});
     Value *one = graph_const(graph, "one", (Shape){0}, &(const double){1.0});
     graph_set_phase(graph, PHASE_UPDATE);
-    int values = graph->value_count, param = 0;
-    for (int i = 0; i < values; i++)
-        if (graph->values[i]->kind == VALUE_PARAM) {
-            Value *g = gradients[param++];
-            if (g != NULL)
-                update(graph, graph->values[i], g, one, hyper);
-        }
+    int values = graph->value_count;
+    for (int i = 0; i < values; i++) {
+        Value *g = graph->values[i]->kind == VALUE_PARAM ? backward_gradient(graph, graph->values[i]) : NULL;
+        if (g != NULL)
+            update(graph, graph->values[i], g, one, hyper);
+    }
+    drop_gradients(graph);
     graph_set_phase(graph, PHASE_FORWARD);
     graph->stage = STAGE_UPDATED;
     return true;

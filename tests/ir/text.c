@@ -148,7 +148,7 @@ static void errors(void **state) {
         {HEAD "  %y = relu %x into %x\n}", "line 3: expected an output of a node behind 'into'"},
         {HEAD "  update %x <- %q\n}", "line 3: %q is not defined"},
         {HEAD "  update %x %x\n}", "line 3: expected <-, found '%x'"},
-        {HEAD "  output \"y\" result %x\n}", "line 3: expected prediction, loss or metric, found 'result %x'"},
+        {HEAD "  output \"y\" result %x\n}", "line 3: expected prediction, loss, metric or gradient, found 'result %x'"},
         {HEAD "}\ngraph @u stage=scaled {\n  %y = relu %x\n}", "line 5: %x is not defined"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

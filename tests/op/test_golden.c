@@ -61,11 +61,10 @@ static void must(const char *pass, bool good) {
 static void training(const char *name, Graph *graph, bool every) {
     const PassOptions options = {.bits = 8};
     char text[64];
-    Value **gradients;
-    must("backward", pass_backward(graph, &gradients, diag));
+    must("backward", pass_backward(graph, diag));
     snprintf(text, sizeof text, "%s.backward", name);
     golden(text, graph);
-    must("sgd", pass_sgd(graph, gradients, diag));
+    must("sgd", pass_sgd(graph, diag));
     must("fold", pass_fold(graph, diag));
     must("dce", pass_dce(graph, diag));
     snprintf(text, sizeof text, "%s.simplify", name);

@@ -44,18 +44,18 @@ static void print_attrs(const Node *node) {
 }
 
 /* The case's operands, its loss Σ weights·output, and the gradients of its real operands. */
-static void print_case(const char *name, const Eval *eval, const Value *loss, Value *const *gradients) {
+static void print_case(const char *name, const Eval *eval, const Value *loss) {
     const Node *product = loss->def->in[0]->def, *node = product->in[0]->def;
     printf("{\"name\": \"%s\", \"op\": \"%s\"", name, op_info(node->op)->name);
     print_attrs(node);
-    int param = 0;
     for (int i = 0; i < node->in_count; i++) {
         char key[16];
         snprintf(key, sizeof key, "in%d", i);
         print_numbers(key, eval, node->in[i]);
         snprintf(key, sizeof key, "grad%d", i);
-        if (node->in[i]->kind == VALUE_PARAM && gradients[param] != NULL)
-            print_numbers(key, eval, gradients[param++]);
+        const Value *g = node->in[i]->kind == VALUE_PARAM ? backward_gradient(eval->graph, node->in[i]) : NULL;
+        if (g != NULL)
+            print_numbers(key, eval, g);
     }
     print_numbers("output", eval, node->out[0]);
     print_numbers("weights", eval, product->in[1]);
@@ -65,22 +65,20 @@ static void print_case(const char *name, const Eval *eval, const Value *loss, Va
 /* Compares the gradients that backward appended with differences of the loss. */
 static void compare(const char *name, Graph *graph, const Value *loss) {
     Diag *diag = diag_new(NULL);
-    Value **gradients;
     int values = graph->value_count;
-    bool good = pass_backward(graph, &gradients, diag);
+    bool good = pass_backward(graph, diag);
     CHECK(good, "%s: backward refuses", name);
     if (!good)
         diag_print(diag, stderr);
     Eval *eval = eval_new(graph, EVAL_REAL);
-    int param = 0;
     eval_nodes(eval);
     if (dump && good)
-        print_case(name, eval, loss, gradients);
+        print_case(name, eval, loss);
     for (int i = 0; good && !dump && i < values; i++) {
         const Value *p = graph->values[i];
         if (p->kind != VALUE_PARAM)
             continue;
-        const Value *g = gradients[param++];
+        const Value *g = backward_gradient(graph, p);
         CHECK(g != NULL && shape_equal(g->shape, p->shape), "%s: no gradient of the shape of %s", name, p->name);
         double largest = 0.0;
         for (int64_t k = 0; g != NULL && k < shape_elements(p->shape); k++) {
@@ -147,13 +145,13 @@ static void check_unneeded(void) {
     Value *loss = weighted_total(graph, y, &state);
     graph_output(graph, "loss", ROLE_LOSS, loss);
     Diag *diag = diag_new(NULL);
-    Value **gradients;
-    CHECK(pass_backward(graph, &gradients, diag), "backward refuses");
+    CHECK(pass_backward(graph, diag), "backward refuses");
     int contractions = 0;
     for (int i = 0; i < graph->node_count; i++)
         contractions += graph->nodes[i]->op == OP_matmul;
     CHECK(contractions == 2, "%d contractions, expected the forward one and one gradient", contractions);
-    CHECK(gradients[0] != NULL && gradients[1] == NULL, "gradients of w and not of unused");
+    const Value *unused = graph->values[w->id + 1];
+    CHECK(backward_gradient(graph, w) != NULL && backward_gradient(graph, unused) == NULL, "gradients of w and not of unused");
     CHECK(diag_errors(diag) == 0, "a parameter without gradient is no error");
     diag_free(diag);
     arena_free(arena);

@@ -49,11 +49,12 @@ static void check_update(void) {
     Arena *arena = arena_new();
     Graph *graph = net_mlp(arena, true);
     Diag *diag = diag_new(NULL);
-    Value **gradients;
-    CHECK(pass_backward(graph, &gradients, diag) && pass_sgd(graph, gradients, diag), "the passes refuse");
+    CHECK(pass_backward(graph, diag), "backward refuses");
+    const Value *w = net_value(graph, "fc1.weight"), *g = backward_gradient(graph, w);
+    CHECK(pass_sgd(graph, diag), "sgd refuses");
     Eval *eval = eval_new(graph, EVAL_REAL);
     const double rate = 0.1, momentum = 0.9, decay = 0.01;
-    const Value *w = net_value(graph, "fc1.weight"), *v = net_value(graph, "fc1.weight.momentum"), *g = gradients[0];
+    const Value *v = net_value(graph, "fc1.weight.momentum");
     uint64_t state = 3;
     for (int step = 0; step < 3; step++) {
         double old_w = eval->tensors[w->id].real[5], old_v = eval->tensors[v->id].real[5];
