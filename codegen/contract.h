@@ -53,6 +53,11 @@ void store_bytes(Codegen *cg, LLVMValueRef x, LLVMValueRef address, unsigned ali
 int64_t round_up(int64_t x, int64_t unit);
 int64_t panel_count(const Dot *dot, int64_t columns);
 
+/* Strides N C D H W of a value of rank 3 to 5 (O I D H W of weights); 0 for dimensions that it lacks. */
+void window_strides(const Value *value, int64_t to[5]);
+/* `rank` sizes, strides or the like as those of D H W. */
+void window_dims(int rank, const int64_t *list, int64_t absent, int64_t to[3]);
+
 /* --- products --- */
 
 /* One dimension of the rows or of K: `a` bytes of the row operand and `c` elements of the result a step. */

@@ -38,22 +38,6 @@ typedef struct {
     int count;
 } Conv;
 
-static void strides5(const Value *value, int64_t *to) {
-    int64_t stride[MAX_RANK];
-    value_strides(value, stride);
-    int rank = value->shape.rank;
-    memset(to, 0, 5 * sizeof *to);
-    to[0] = stride[0];
-    to[1] = stride[1];
-    for (int i = 2; i < rank; i++)
-        to[5 - rank + i] = stride[i];
-}
-
-static void dims3(int rank, const int64_t *list, int64_t absent, int64_t *to) {
-    for (int i = 0; i < 3; i++)
-        to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
-}
-
 static void describe(const Codegen *cg, Conv *conv) {
     const Node *node = conv->node;
     int rank = conv->source->shape.rank - 2, count;
@@ -68,15 +52,15 @@ static void describe(const Codegen *cg, Conv *conv) {
         conv->columns = conv->channels;
         conv->groups = 1;
     }
-    dims3(rank, conv->source->shape.dim + 2, 1, conv->size);
-    dims3(rank, conv->result->shape.dim + 2, 1, conv->out);
-    dims3(rank, conv->weight->shape.dim + 2, 1, conv->kernel);
-    dims3(rank, attr_ints(node, "strides", &count), 1, conv->stride);
-    dims3(rank, attr_ints(node, "pads", &count), 0, conv->pad);
-    dims3(rank, attr_ints(node, "dilations", &count), 1, conv->dilation);
-    strides5(conv->source, conv->xs);
-    strides5(conv->weight, conv->ws);
-    strides5(conv->result, conv->ys);
+    window_dims(rank, conv->source->shape.dim + 2, 1, conv->size);
+    window_dims(rank, conv->result->shape.dim + 2, 1, conv->out);
+    window_dims(rank, conv->weight->shape.dim + 2, 1, conv->kernel);
+    window_dims(rank, attr_ints(node, "strides", &count), 1, conv->stride);
+    window_dims(rank, attr_ints(node, "pads", &count), 0, conv->pad);
+    window_dims(rank, attr_ints(node, "dilations", &count), 1, conv->dilation);
+    window_strides(conv->source, conv->xs);
+    window_strides(conv->weight, conv->ws);
+    window_strides(conv->result, conv->ys);
 }
 
 /* --- phases --- */

@@ -1,8 +1,28 @@
 /* Staging of row operands and packing of column operands (contract.h), inside a kernel. Sources are i8. */
 #include "codegen/contract.h"
 
+#include <string.h>
+
 int64_t panel_bytes(const Dot *dot, int64_t groups) {
     return groups * dot->panel * dot_group(dot);
+}
+
+/* --- geometry --- */
+
+void window_strides(const Value *value, int64_t to[5]) {
+    int64_t stride[MAX_RANK];
+    value_strides(value, stride);
+    int rank = value->shape.rank;
+    memset(to, 0, 5 * sizeof *to);
+    to[0] = stride[0];
+    to[1] = stride[1];
+    for (int i = 2; i < rank; i++)
+        to[5 - rank + i] = stride[i];
+}
+
+void window_dims(int rank, const int64_t *list, int64_t absent, int64_t to[3]) {
+    for (int i = 0; i < 3; i++)
+        to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
 }
 
 /* --- staging --- */

@@ -30,22 +30,6 @@ typedef struct {
     int64_t parts;
 } Wgrad;
 
-static void strides5(const Value *value, int64_t *to) {
-    int64_t stride[MAX_RANK];
-    value_strides(value, stride);
-    int rank = value->shape.rank;
-    memset(to, 0, 5 * sizeof *to);
-    to[0] = stride[0];
-    to[1] = stride[1];
-    for (int i = 2; i < rank; i++)
-        to[5 - rank + i] = stride[i];
-}
-
-static void dims3(int rank, const int64_t *list, int64_t absent, int64_t *to) {
-    for (int i = 0; i < 3; i++)
-        to[i] = i < 3 - rank ? absent : list[i - (3 - rank)];
-}
-
 static void describe(const Codegen *cg, Wgrad *wgrad) {
     const Node *node = wgrad->node;
     int rank = wgrad->x->shape.rank - 2, count;
@@ -60,15 +44,15 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
         wgrad->columns = wgrad->total;
         wgrad->groups = 1;
     }
-    dims3(rank, wgrad->x->shape.dim + 2, 1, wgrad->size);
-    dims3(rank, wgrad->dy->shape.dim + 2, 1, wgrad->out);
-    dims3(rank, wgrad->w->shape.dim + 2, 1, wgrad->kernel);
-    dims3(rank, attr_ints(node, "strides", &count), 1, wgrad->stride);
-    dims3(rank, attr_ints(node, "pads", &count), 0, wgrad->low);
-    dims3(rank, attr_ints(node, "dilations", &count), 1, wgrad->dilation);
-    strides5(wgrad->x, wgrad->xs);
-    strides5(wgrad->dy, wgrad->ys);
-    strides5(wgrad->w, wgrad->ws);
+    window_dims(rank, wgrad->x->shape.dim + 2, 1, wgrad->size);
+    window_dims(rank, wgrad->dy->shape.dim + 2, 1, wgrad->out);
+    window_dims(rank, wgrad->w->shape.dim + 2, 1, wgrad->kernel);
+    window_dims(rank, attr_ints(node, "strides", &count), 1, wgrad->stride);
+    window_dims(rank, attr_ints(node, "pads", &count), 0, wgrad->low);
+    window_dims(rank, attr_ints(node, "dilations", &count), 1, wgrad->dilation);
+    window_strides(wgrad->x, wgrad->xs);
+    window_strides(wgrad->dy, wgrad->ys);
+    window_strides(wgrad->w, wgrad->ws);
     for (int i = 0; i < 3; i++) {
         int64_t reach = (wgrad->out[i] - 1) * wgrad->stride[i] + (wgrad->kernel[i] - 1) * wgrad->dilation[i] + 1;
         int64_t least = wgrad->size[i] + wgrad->low[i];
