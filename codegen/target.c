@@ -129,7 +129,7 @@ bool target_open(Codegen *cg) {
 static const char usual_passes[] =
     "cgscc(inline),function<eager-inv>(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,"
     "loop-mssa(loop-rotate,licm),loop(indvars,loop-unroll-full),sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,"
-    "loop-vectorize,loop-load-elim,instcombine<no-verify-fixpoint>,simplifycfg,slp-vectorizer,vector-combine,"
+    "loop-vectorize,loop-load-elim,instcombine<no-verify-fixpoint>,simplifycfg,vector-combine,"
     "instcombine<no-verify-fixpoint>,loop-unroll<O2>,sroa,loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,"
     "simplifycfg),globaldce";
 
@@ -143,7 +143,8 @@ bool target_optimize(Codegen *cg) {
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
     LLVMPassBuilderOptionsSetLoopVectorization(options, level >= 2);
     LLVMPassBuilderOptionsSetLoopInterleaving(options, level >= 2);
-    LLVMPassBuilderOptionsSetSLPVectorization(options, level >= 2);
+    /* Never: vectors of shift amounts become float conversions where the CPU has no such shift. */
+    LLVMPassBuilderOptionsSetSLPVectorization(options, false);
     LLVMErrorRef error = LLVMRunPasses(cg->module, pipelines[level < 0 ? 0 : level > 3 ? 3 : level], cg->machine, options);
     LLVMDisposePassBuilderOptions(options);
     if (error == NULL)
