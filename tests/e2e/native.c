@@ -1,12 +1,13 @@
 /* Generated code against the interpreter, bit for bit. One graph holds every case of tests/op/cases.def and random larger ones; it is
  * compiled for several CPUs, memory orders and with or without fusion, loaded as a shared object, run on random mantissas and exponents,
  * and every output, exponent and updated state is compared. The "pool" splits each kernel's tiles at random and runs the pieces in a random
- * order. Usage: native [CPU [LAYOUT FUSED SEED]]; without arguments all. Before: cc can link a shared object. */
+ * order. Usage: native [CPU [LAYOUT FUSED LEVEL SEED]]; without arguments all. Before: cc can link a shared object. */
 #include "codegen/codegen.h"
 #include "runtime/fixed.h"
 #include "tests/op/case_list.h"
 
 #include <dlfcn.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 typedef enum { ORDER_ROWS, ORDER_LAST, ORDER_RANDOM, ORDERS } OrderMode;
@@ -403,10 +404,13 @@ static void compare(const char *variant, const Eval *eval, const unsigned char *
 static void run_module(const char *variant, const struct intc_module *module) {
     const Graph *graph = bench.graph;
     CHECK(module->abi == INTC_ABI_VERSION, "%s: ABI %u", variant, module->abi);
-    size_t size = ((size_t)module->arena_size + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
-    unsigned char *arena = aligned_alloc(INTC_ARENA_ALIGN, size);
-    if (arena == NULL)
+    /* The arena ends where memory that nobody may touch begins. */
+    size_t size = (size_t)module->arena_size, page = (size_t)sysconf(_SC_PAGESIZE), room = (size + page - 1) / page * page;
+    CHECK(size % INTC_ARENA_ALIGN == 0, "%s: arena of %zu bytes", variant, size);
+    unsigned char *memory = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory + room, page, PROT_NONE) != 0)
         internal_error("out of memory");
+    unsigned char *arena = memory + room - size;
     memset(arena, 0x5A, size);
     if (module->state_size > 0)
         memcpy(arena, module->initial_state, (size_t)module->state_size);
@@ -428,7 +432,7 @@ static void run_module(const char *variant, const struct intc_module *module) {
             compare(variant, eval, arena, graph->updates[i].state, "state");
     }
     eval_free(eval);
-    free(arena);
+    munmap(memory, room + page);
 }
 
 static void check_tensors(const char *variant, const struct intc_module *module) {
@@ -451,9 +455,9 @@ static void *load_object(const char *object, const char *library) {
     return system(command) == 0 ? dlopen(library, RTLD_NOW | RTLD_LOCAL) : NULL;
 }
 
-static void run_variant(const char *cpu, OrderMode mode, bool fused, uint64_t seed) {
+static void run_variant(const char *cpu, OrderMode mode, bool fused, int level, uint64_t seed) {
     char variant[128], object[64], library[64];
-    snprintf(variant, sizeof variant, "%s, %s, %s, seed %llu", cpu, order_names[mode], fused ? "fused" : "not fused",
+    snprintf(variant, sizeof variant, "%s -O%d, %s, %s, seed %llu", cpu, level, order_names[mode], fused ? "fused" : "not fused",
              (unsigned long long)seed);
     snprintf(object, sizeof object, "native.%d.o", (int)getpid());
     snprintf(library, sizeof library, "./native.%d.so", (int)getpid());
@@ -467,7 +471,7 @@ static void run_variant(const char *cpu, OrderMode mode, bool fused, uint64_t se
                            .arena_size = plan.arena_size,
                            .random_offset = plan.random_offset,
                            .name = "native"};
-    TargetOptions target = {.cpu = strcmp(cpu, "host") == 0 ? NULL : cpu, .opt_level = 2};
+    TargetOptions target = {.cpu = strcmp(cpu, "host") == 0 ? NULL : cpu, .opt_level = level};
     made = made && codegen_emit(&source, &target, EMIT_OBJ, object, diag);
     diag_print(diag, stderr);
     void *handle = made ? load_object(object, library) : NULL;
@@ -494,8 +498,8 @@ static void run_variant(const char *cpu, OrderMode mode, bool fused, uint64_t se
 int main(int argc, char **argv) {
     static const char *const cpus[] = {"x86-64", "x86-64-v3", "host"};
     int runs = 0;
-    if (argc == 5) {
-        run_variant(argv[1], (OrderMode)atoi(argv[2]), atoi(argv[3]) != 0, (uint64_t)atoll(argv[4]));
+    if (argc == 6) {
+        run_variant(argv[1], (OrderMode)atoi(argv[2]), atoi(argv[3]) != 0, atoi(argv[4]), (uint64_t)atoll(argv[5]));
         return report("native", 1);
     }
     for (size_t c = 0; c < sizeof cpus / sizeof cpus[0]; c++) {
@@ -503,7 +507,9 @@ int main(int argc, char **argv) {
         if ((argc > 1 && strcmp(argv[1], cpus[c]) != 0) || first_v3)
             continue;
         for (int mode = 0; mode < ORDERS; mode++, runs++)
-            run_variant(cpus[c], (OrderMode)mode, (runs & 1) != 0, 1000 + (uint64_t)runs);
+            run_variant(cpus[c], (OrderMode)mode, (runs & 1) != 0, 2, 1000 + (uint64_t)runs);
+        /* The other levels of optimisation, one on each CPU: 0, 3, 1. */
+        run_variant(cpus[c], ORDER_LAST, true, c == 0 ? 0 : c == 1 ? 3 : 1, 2000 + (uint64_t)runs++);
     }
     return report("native", runs);
 }
