@@ -12,6 +12,13 @@
 
 extern char **environ;
 
+/* The sanitizer preset builds the runtime with them, so that trainers are checked too. */
+#ifdef INTC_SANITIZED
+#define SANITIZERS "-fsanitize=address,undefined",
+#else
+#define SANITIZERS
+#endif
+
 static bool readable(const char *path) {
     return access(path, R_OK) == 0;
 }
@@ -65,6 +72,6 @@ bool link_executable(const TargetOptions *target, const char *object, const char
         return false;
     }
     const char *cc = target->cc != NULL ? target->cc : "cc";
-    const char *arguments[] = {cc, "-o", path, object, runtime, "-l:libz.a", "-pthread", NULL};
+    const char *arguments[] = {cc, "-o", path, object, runtime, "-l:libz.a", "-pthread", SANITIZERS NULL};
     return run(cc, (char *const *)arguments, diag);
 }

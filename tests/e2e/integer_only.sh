@@ -4,6 +4,7 @@
 # kernel that only the thread pool calls, and of every kind.
 . "$(dirname "$0")/common.sh"
 [ "$(uname -m)" = x86_64 ] || { echo "skipped: the list of instructions is for x86-64"; exit 77; }
+[ "${SANITIZED:-0}" = 0 ] || { echo "skipped: trainers of this build hold the sanitizers' code"; exit 77; }
 command -v objdump >/dev/null || { echo "skipped: no objdump"; exit 77; }
 
 roots=intc_entry_step,intc_entry_calibrate,intc_entry_infer,intc_rt_feed
