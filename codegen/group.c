@@ -59,7 +59,18 @@ static void add_leaf(Group *group, View view) {
     for (int d = 0; d < view.value->shape.rank; d++)
         if (view.dims[d] >= 0)
             stride[view.dims[d]] += own[d];
-    group->leaves[group->leaf_count++] = (Leaf){view, space_stream(group->space, group->order, stride, 0)};
+    int number = space_stream(group->space, group->order, stride, 0);
+    group->logical[number] = needs_logical_index(view.value);
+    group->leaves[group->leaf_count++] = (Leaf){view, number};
+}
+
+int group_logical(Group *group, Shape shape) {
+    int64_t stride[MAX_RANK], step = 1;
+    for (int d = shape.rank - 1; d >= 0; step *= shape.dim[d--])
+        stride[d] = step;
+    int stream = space_stream(group->space, group->order, stride, 0);
+    group->logical[stream] = true;
+    return stream;
 }
 
 void group_collect(Codegen *cg, Group *group, View view) {
@@ -72,21 +83,137 @@ void group_collect(Codegen *cg, Group *group, View view) {
         group_collect(cg, group, view_operand(node, i, view));
 }
 
-static LLVMValueRef leaf_index(Codegen *cg, const Group *group, const Nest *nest, View view) {
+/* --- widening --- */
+
+enum { WIDE_ENOUGH = 64, WIDE_MOST = 1024, VECTOR = 16 };
+
+/* How many rows make one inner loop: a divisor of their number that gives whole vectors if one does; 1: none. */
+static int64_t rows_together(int64_t rows, int64_t length) {
+    int64_t best = 1;
+    for (int64_t f = 2; f <= rows && f * length <= WIDE_MOST; f++) {
+        if (rows % f != 0)
+            continue;
+        bool whole = f * length % VECTOR == 0;
+        if (f * length >= WIDE_ENOUGH && whole)
+            return f;
+        if (best * length < WIDE_ENOUGH)
+            best = f;
+    }
+    return best;
+}
+
+static bool is_linear(const Space *space, int stream) {
+    int last = space->rank - 1;
+    return space->stride[stream][last - 1] == space->stride[stream][last] * space->extent[last];
+}
+
+static bool is_leaf(const Group *group, int stream) {
+    for (int i = 0; i < group->leaf_count; i++)
+        if (group->leaves[i].stream == stream)
+            return true;
+    return false;
+}
+
+/* Whether the inner loop of every stream is linear over several rows, or can come from a table. */
+static bool can_widen(const Group *group) {
+    const Space *space = group->space;
+    for (int i = 0; i < space->streams; i++) {
+        if (is_linear(space, i) || group->logical[i])
+            continue;
+        for (int k = 0; k + 1 < space->rank; k++)
+            if (!is_leaf(group, i) || space->stride[i][k] != 0)
+                return false;
+    }
+    return true;
+}
+
+void group_close(Group *group) {
+    Space *space = group->space;
+    space_collapse(space);
+    int last = space->rank - 1;
+    if (last < 1 || space->extent[last] >= WIDE_ENOUGH || !can_widen(group))
+        return;
+    int64_t length = space->extent[last], repeat = rows_together(space->extent[last - 1], length);
+    if (repeat == 1)
+        return;
+    for (int i = 0; i < space->streams; i++) {
+        group->tabled[i] = !is_linear(space, i);
+        group->step[i][0] = space->stride[i][last - 1];
+        group->step[i][1] = space->stride[i][last];
+        if (group->tabled[i])
+            space->stride[i][last] = 0;
+        space->stride[i][last - 1] *= repeat;
+    }
+    group->period = length * repeat;
+    group->repeat = repeat;
+    space->extent[last] = group->period;
+    space->extent[last - 1] /= repeat;
+}
+
+static const Value *leaf_value(const Group *group, int stream) {
+    for (int i = 0; i < group->leaf_count; i++)
+        if (group->leaves[i].stream == stream)
+            return group->leaves[i].view.value;
+    return NULL;
+}
+
+static LLVMTypeRef table_type(Codegen *cg, const Group *group, int stream) {
+    bool wide = !group->logical[stream] && leaf_value(group, stream)->type == T_I64;
+    return wide ? cg->i64 : cg->i32;
+}
+
+void group_prepare(Codegen *cg, Group *group) {
+    for (int i = 0; i < group->space->streams; i++) {
+        if (!group->tabled[i])
+            continue;
+        LLVMTypeRef type = table_type(cg, group, i);
+        group->table[i] = local_array(cg, type, group->period);
+        Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, group->period));
+        int64_t length = group->period / group->repeat;
+        LLVMValueRef row = mul_by(cg, udiv_by(cg, loop.index, length), group->step[i][0]);
+        LLVMValueRef x = add(cg, row, mul_by(cg, urem_by(cg, loop.index, length), group->step[i][1]));
+        int bits = (int)LLVMGetIntTypeWidth(type);
+        x = group->logical[i] ? as_bits(cg, x, bits) : load_as(cg, leaf_value(group, i), x, bits);
+        LLVMBuildStore(cg->builder, x, LLVMBuildInBoundsGEP2(cg->builder, type, group->table[i], &loop.index, 1, ""));
+        loop_end(cg, &loop);
+    }
+}
+
+static LLVMValueRef from_table(Codegen *cg, const Group *group, const Nest *nest, int stream) {
+    LLVMTypeRef type = table_type(cg, group, stream);
+    LLVMValueRef at = nest->index[nest->space->rank - 1];
+    return LLVMBuildLoad2(cg->builder, type, LLVMBuildInBoundsGEP2(cg->builder, type, group->table[stream], &at, 1, ""), "");
+}
+
+LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream) {
+    LLVMValueRef index = as_bits(cg, nest_index(cg, nest, stream), 32);
+    return group->tabled[stream] ? add(cg, index, from_table(cg, group, nest, stream)) : index;
+}
+
+/* --- evaluation --- */
+
+static int leaf_stream(const Group *group, View view) {
     for (int i = 0; i < group->leaf_count; i++)
         if (view_equal(group->leaves[i].view, view))
-            return nest_index(cg, nest, group->leaves[i].stream);
+            return group->leaves[i].stream;
     internal_error("codegen: operand %s was not collected", view.value->name);
+}
+
+static LLVMValueRef load_leaf(Codegen *cg, const Group *group, const Nest *nest, View view) {
+    int stream = leaf_stream(group, view);
+    if (group->tabled[stream])
+        return from_table(cg, group, nest, stream);
+    return load_as(cg, view.value, nest_index(cg, nest, stream), view.value->type == T_I64 ? 64 : 32);
 }
 
 LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view) {
     const Value *value = view.value;
     if (!value_is_fused(value))
-        return load_as(cg, value, leaf_index(cg, group, nest, view), value->type == T_I64 ? 64 : 32);
+        return load_leaf(cg, group, nest, view);
     const Node *node = value->def;
     LLVMValueRef *operands = arena_alloc(cg->memory, (size_t)node->in_count + 1, sizeof *operands);
     if (needs_logical_index(value))
-        operands[0] = as_bits(cg, leaf_index(cg, group, nest, view), 32);
+        operands[0] = group_index(cg, group, nest, leaf_stream(group, view));
     for (int i = 0; i < node->in_count; i++) {
         View operand = view_operand(node, i, view);
         bool repeated = i > 0 && view_equal(operand, view_operand(node, i - 1, view));

@@ -241,8 +241,10 @@ ElementEmitter *element_emitter(Op op) {
 static void emit_group(Codegen *cg, const Node *node) {
     const Value *out = node->out[0];
     Space space = space_new(out->shape, out->order);
-    Group group = {.space = &space, .order = out->order};
-    int64_t stride[MAX_RANK], logical[MAX_RANK];
+    Group *group = arena_alloc(cg->memory, 1, sizeof *group);
+    group->space = &space;
+    group->order = out->order;
+    int64_t stride[MAX_RANK];
     value_strides(out, stride);
     int target = space_stream(&space, out->order, stride, 0), index = -1;
     /* The root is evaluated as if it were fused: a copy of its output whose definition says so. */
@@ -251,28 +253,25 @@ static void emit_group(Codegen *cg, const Node *node) {
     Value value = *out;
     value.def = &root;
     View view = view_same(&value);
-    if (node->op == OP_random_mask) {
-        int64_t step = 1;
-        for (int d = out->shape.rank - 1; d >= 0; step *= out->shape.dim[d--])
-            logical[d] = step;
-        index = space_stream(&space, out->order, logical, 0);
-    } else {
-        group_collect(cg, &group, view);
-    }
-    space_collapse(&space);
+    if (node->op == OP_random_mask)
+        index = group_logical(group, out->shape);
+    else
+        group_collect(cg, group, view);
+    group_close(group);
     kernel_begin(cg, node, "");
+    group_prepare(cg, group);
     Nest nest;
     nest_begin(cg, &nest, &space);
     LLVMValueRef x;
     if (index >= 0) {
-        LLVMValueRef at = as_bits(cg, nest_index(cg, &nest, index), 32);
+        LLVMValueRef at = group_index(cg, group, &nest, index);
         x = element_random_mask(cg, node, &at);
     } else {
-        x = group_eval(cg, &group, &nest, view);
+        x = group_eval(cg, group, &nest, view);
     }
     store_element(cg, out, nest_index(cg, &nest, target), x);
     nest_end(cg, &nest);
-    kernel_end(cg, space_tiles(&space), space_elements(&space) * (1 + group.leaf_count));
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * (1 + group->leaf_count));
 }
 
 #define EMIT_POINTWISE(name)                                                                                                               \

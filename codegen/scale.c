@@ -23,14 +23,12 @@ static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     r->group = (Group){.space = &r->space, .order = out->order};
     r->stochastic = strcmp(attr_text(node, "round", "nearest"), "stochastic") == 0;
     r->bits = (int)attr_int(node, "bits", 8);
-    int64_t stride[MAX_RANK], logical[MAX_RANK], step = 1;
+    int64_t stride[MAX_RANK];
     value_strides(out, stride);
-    for (int d = out->shape.rank - 1; d >= 0; step *= out->shape.dim[d--])
-        logical[d] = step;
     r->target = space_stream(&r->space, out->order, stride, 0);
-    r->logical = r->stochastic ? space_stream(&r->space, out->order, logical, 0) : -1;
+    r->logical = r->stochastic ? group_logical(&r->group, out->shape) : -1;
     group_collect(cg, &r->group, view_same(in));
-    space_collapse(&r->space);
+    group_close(&r->group);
     int length = intc_bit_length((uint64_t)in->bound);
     r->top_shift = length - (r->bits - 1) + 1 > 0 ? length - (r->bits - 1) + 1 : 0;
     /* Room for what is added before the shift: less than 2^s at random, 2^(s-1) to the nearest. */
@@ -53,6 +51,7 @@ static void emit_maximum(Codegen *cg, Rescale *r) {
     store_at(cg, r->maximum, 8, cg->i64, const64(cg, 0), const64(cg, 0), 8);
     kernel_begin(cg, r->node, "max");
     LLVMValueRef most = local_new(cg, type, LLVMConstInt(type, 0, false));
+    group_prepare(cg, &r->group);
     Nest nest;
     nest_begin(cg, &nest, &r->space);
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
@@ -84,7 +83,7 @@ static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stocha
     return LLVMBuildAShr(cg->builder, add(cg, x, part), st->s, "");
 }
 
-static void emit_round(Codegen *cg, const Rescale *r) {
+static void emit_round(Codegen *cg, Rescale *r) {
     kernel_begin(cg, r->node, "round");
     LLVMBasicBlockRef saved = head_enter(cg);
     LLVMValueRef s = rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
@@ -98,11 +97,12 @@ static void emit_round(Codegen *cg, const Rescale *r) {
         shift = shift_new(cg, s, r->width, false);
     }
     head_leave(cg, saved);
+    group_prepare(cg, &r->group);
     Nest nest;
     nest_begin(cg, &nest, &r->space);
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
     if (r->stochastic)
-        x = round_stochastic(cg, r, &st, x, as_bits(cg, nest_index(cg, &nest, r->logical), 32));
+        x = round_stochastic(cg, r, &st, x, group_index(cg, &r->group, &nest, r->logical));
     else
         x = shift_apply(cg, &shift, x);
     store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), x);
@@ -137,6 +137,7 @@ static void emit_fixed(Codegen *cg, Rescale *r) {
     LLVMValueRef limit = choose(cg, left, LLVMConstInt(type, (unsigned long long)1 << r->bits, false), unlimited);
     LLVMValueRef low_limit = LLVMBuildNeg(cg->builder, limit, "");
     head_leave(cg, saved);
+    group_prepare(cg, &r->group);
     Nest nest;
     nest_begin(cg, &nest, &r->space);
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(in)), width);

@@ -54,16 +54,32 @@ typedef struct {
     int stream;
 } Leaf;
 
+/* Short inner loops are widened: rows of `period / repeat` elements, taken `repeat` at a time, make one loop; a stream that is not linear
+ * over it is read from a table of `period` entries, made once a kernel: elements of an operand that all rows share, or parts of a logical
+ * index. */
 typedef struct {
     Space *space;
     const uint8_t *order;
     Leaf leaves[MAX_STREAMS];
     int leaf_count;
+    bool logical[MAX_STREAMS]; /* by stream: a logical index, not a place in memory */
+    bool tabled[MAX_STREAMS];
+    LLVMValueRef table[MAX_STREAMS];
+    int64_t step[MAX_STREAMS][2]; /* of a tabled stream: from row to row, from element to element */
+    int64_t period, repeat;
 } Group;
 
 View view_same(const Value *value);
 /* Adds the streams of everything that the expression loads. */
 void group_collect(Codegen *cg, Group *group, View view);
+/* Adds the stream of the logical (row-major) index of `shape`. */
+int group_logical(Group *group, Shape shape);
+/* Collapses the space and widens its inner loop where that helps. After all streams are added. */
+void group_close(Group *group);
+/* Fills the tables; at the start of every kernel of the group. */
+void group_prepare(Codegen *cg, Group *group);
+/* The logical index of a stream of group_logical: i32. */
+LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream);
 /* The element of a view at the nest's position: i32, or i64 where the value's type is. Kernel code. */
 LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view);
 ElementEmitter *element_emitter(Op op);
