@@ -139,7 +139,7 @@ static void table_collect(const Codegen *cg, Table *table, const Graph *graph, i
     }
 }
 
-/* Classes of an integer target: the length of the axis that its labels index; 0 if nothing of the graph tells. */
+/* Classes of an integer target or input: the length of the axis that its labels or indices index; 0 if nothing of the graph tells. */
 static int64_t target_classes(const Value *target, const Graph *graph) {
     for (int i = 0; graph != NULL && i < graph->node_count; i++) {
         const Node *node = graph->nodes[i];
@@ -147,6 +147,8 @@ static int64_t target_classes(const Value *target, const Graph *graph) {
             continue;
         if (node->op == OP_cross_entropy || node->op == OP_pick || node->op == OP_count_correct || node->op == OP_cross_entropy_grad)
             return node->in[0]->shape.dim[attr_int(node, "axis", 1)];
+        if (node->op == OP_gather)
+            return node->in[0]->shape.dim[attr_int(node, "axis", 0)];
         if (node->op == OP_pick_grad)
             return node->out[0]->shape.dim[attr_int(node, "axis", 1)];
     }
@@ -160,7 +162,7 @@ static void table_complete(const Codegen *cg, Table *table) {
         for (int k = 0; row->kind == INTC_INPUT && (row->scope & INTC_IN_INFER) && k < source->slot_count; k++)
             if (source->slots[k].value->kind == VALUE_INPUT && strcmp(source->slots[k].value->name, row->value->name) == 0)
                 row->calibrated = source->slots[k].slot->offset;
-        if (row->kind == INTC_TARGET && row->value->integer) {
+        if ((row->kind == INTC_TARGET || row->kind == INTC_INPUT) && row->value->integer) {
             row->classes = target_classes(row->value, source->step);
             if (row->classes == 0)
                 row->classes = target_classes(row->value, source->infer);

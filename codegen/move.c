@@ -218,3 +218,76 @@ void emit_reshape(Codegen *cg, const Node *node) {
     order_by_output(&space, in_stride, out_stride, &in, &out);
     emit_copy(cg, node, from, to, &space, in, out);
 }
+
+/* A space over a gathered tensor, with a stream into it, one into x at index 0 of the axis, and one into the indices. */
+static Space gather_space(const Node *node, const Value *x, const Value *taken, int streams[3]) {
+    int axis = (int)attr_int(node, "axis", 0), n = node->in[1]->shape.rank;
+    int64_t of_x[MAX_RANK], of_index[MAX_RANK], own[MAX_RANK], from[MAX_RANK], index[MAX_RANK];
+    value_strides(x, of_x);
+    value_strides(node->in[1], of_index);
+    value_strides(taken, own);
+    for (int d = 0; d < taken->shape.rank; d++) {
+        bool inside = d >= axis && d < axis + n;
+        from[d] = inside ? 0 : of_x[d < axis ? d : d - n + 1];
+        index[d] = inside ? of_index[d - axis] : 0;
+    }
+    Space space = space_new(taken->shape, taken->order);
+    streams[0] = space_stream(&space, taken->order, own, 0);
+    streams[1] = space_stream(&space, taken->order, from, 0);
+    streams[2] = space_stream(&space, taken->order, index, 0);
+    space_collapse(&space);
+    return space;
+}
+
+/* The index at the nest's position, 0 where it is out of range; *valid: it is in range. */
+static LLVMValueRef index_of(Codegen *cg, const Node *node, const Value *x, const Nest *nest, int stream, LLVMValueRef *valid) {
+    LLVMValueRef t = load_as(cg, node->in[1], nest_index(cg, nest, stream), 64);
+    *valid = compare(cg, LLVMIntULT, t, const64(cg, x->shape.dim[attr_int(node, "axis", 0)]));
+    return choose(cg, *valid, t, const64(cg, 0));
+}
+
+void emit_gather(Codegen *cg, const Node *node) {
+    const Value *x = node->in[0], *y = node->out[0];
+    int streams[3];
+    int64_t stride[MAX_RANK];
+    value_strides(x, stride);
+    if (shape_elements(x->shape) == 0) {
+        emit_zeros(cg, node);
+        return;
+    }
+    Space space = gather_space(node, x, y, streams);
+    kernel_begin(cg, node, "");
+    Nest nest;
+    nest_begin(cg, &nest, &space);
+    LLVMValueRef valid, t = index_of(cg, node, x, &nest, streams[2], &valid);
+    LLVMValueRef from = add(cg, nest_index(cg, &nest, streams[1]), mul_by(cg, t, stride[attr_int(node, "axis", 0)]));
+    LLVMValueRef taken = load_element(cg, x, from);
+    store_element(cg, y, nest_index(cg, &nest, streams[0]), choose(cg, valid, taken, const_like(taken, 0)));
+    nest_end(cg, &nest);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * 3);
+}
+
+/* Several places may have taken one element: they are added atomically, which integers allow in any order. */
+void emit_gather_grad(Codegen *cg, const Node *node) {
+    const Value *dy = node->in[0], *dx = node->out[0];
+    int streams[3];
+    int64_t stride[MAX_RANK];
+    emit_zeros(cg, node);
+    if (shape_elements(dx->shape) == 0)
+        return;
+    value_strides(dx, stride);
+    Space space = gather_space(node, dx, dy, streams);
+    kernel_begin(cg, node, "scatter");
+    Nest nest;
+    nest_begin(cg, &nest, &space);
+    LLVMValueRef valid, t = index_of(cg, node, dx, &nest, streams[2], &valid);
+    LLVMValueRef to = add(cg, nest_index(cg, &nest, streams[1]), mul_by(cg, t, stride[attr_int(node, "axis", 0)]));
+    int bits = type_bytes(dx->type) * 8;
+    LLVMValueRef given = load_as(cg, dy, nest_index(cg, &nest, streams[0]), bits);
+    LLVMTypeRef type = element_type(cg, dx->type);
+    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, type, arena_at(cg, dx->offset), &to, 1, "");
+    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, choose(cg, valid, given, const_like(given, 0)),
+                       LLVMAtomicOrderingMonotonic, false);
+    nest_end(cg, &nest);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * 8);
+}

@@ -101,7 +101,7 @@ int ex_bits(Exporter *x, const Value *value) {
 
 bool ex_is_move(Op op) {
     return op == OP_reshape || op == OP_transpose || op == OP_slice || op == OP_pad || op == OP_reverse || op == OP_broadcast ||
-           op == OP_maxpool;
+           op == OP_gather || op == OP_maxpool;
 }
 
 static const char *reshaped(Exporter *x, const char *in, Shape shape) {
@@ -188,6 +188,17 @@ static const char *maxpool(Exporter *x, const Node *node, const char *in) {
     return ex_output(out);
 }
 
+static const char *gather(Exporter *x, const Node *node, const char *in) {
+    const Value *index = node->in[1];
+    if (index->kind != VALUE_CONST)
+        return ex_refuse(x, node, "indices '%s' that are data have no int8 form", index->name);
+    size_t count = (size_t)shape_elements(index->shape);
+    const char *places = ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, index->shape, index->mantissa, count * sizeof *index->mantissa);
+    Onnx__NodeProto *out = ex_node(x, "Gather", EX_NAMES(in, places));
+    ex_attr_int(x, out, "axis", attr_int(node, "axis", 0));
+    return ex_output(out);
+}
+
 const char *ex_move(Exporter *x, const Node *node, const char *in) {
     Shape shape = node->out[0]->shape;
     bool rows = x->any_rows && x->data[node->in[0]->id];
@@ -211,6 +222,8 @@ const char *ex_move(Exporter *x, const Node *node, const char *in) {
     case OP_broadcast: /* 1: as in the input, if that is larger */
         shape.dim[0] = rows ? 1 : shape.dim[0];
         return EMIT(x, "Expand", in, ex_i64s(x, shape.rank, shape.dim));
+    case OP_gather:
+        return gather(x, node, in);
     case OP_maxpool:
         return maxpool(x, node, in);
     default:

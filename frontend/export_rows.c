@@ -87,6 +87,8 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
             if (!data[node->in[i]->id])
                 return false;
         return attr_int(node, "axis", 0) != 0;
+    case OP_gather:
+        return !data[node->in[1]->id] && attr_int(node, "axis", 0) != 0;
     case OP_transpose:
         return first(node, "perm") == 0;
     case OP_slice:

@@ -128,7 +128,7 @@ static void add_input(Importer *importer, const Onnx__ValueInfoProto *info, Batc
         if (strcmp(importer->options->known[i].name, info->name) == 0)
             operand->given = importer->options->known[i].tensor;
     operand->label = onnx_type_is_integer(operand->type) && names_get(importer->labels, info->name) != NULL;
-    if (operand->label)
+    if (operand->label || (onnx_type_is_integer(operand->type) && names_get(importer->indices, info->name) != NULL))
         operand->value = graph_integer(importer->graph, VALUE_INPUT, info->name, operand->shape, T_I32, INT32_MAX);
     else
         operand->value = graph_value(importer->graph, VALUE_INPUT, info->name, operand->shape);
@@ -164,7 +164,7 @@ static void add_initializers(Importer *importer) {
     }
 }
 
-/* Marks the names through which class labels travel to a loss. */
+/* Marks the names through which class labels travel to a loss, and indices to a Gather. */
 static void find_labels(Importer *importer) {
     static const char *const carriers[] = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"};
     const Onnx__GraphProto *graph = importer->file->model->graph;
@@ -175,9 +175,16 @@ static void find_labels(Importer *importer) {
         bool loss = strcmp(node->op_type, "SoftmaxCrossEntropyLoss") == 0 || strcmp(node->op_type, "NegativeLogLikelihoodLoss") == 0;
         if (loss && node->n_input > 1)
             names_set(importer->labels, node->input[1], node->input[1]);
-        for (size_t k = 0; k < sizeof carriers / sizeof carriers[0]; k++)
-            if (strcmp(node->op_type, carriers[k]) == 0 && names_get(importer->labels, node->output[0]) != NULL)
+        if (strcmp(node->op_type, "Gather") == 0 && node->n_input > 1)
+            names_set(importer->indices, node->input[1], node->input[1]);
+        for (size_t k = 0; k < sizeof carriers / sizeof carriers[0]; k++) {
+            if (strcmp(node->op_type, carriers[k]) != 0)
+                continue;
+            if (names_get(importer->labels, node->output[0]) != NULL)
                 names_set(importer->labels, node->input[0], node->input[0]);
+            if (names_get(importer->indices, node->output[0]) != NULL)
+                names_set(importer->indices, node->input[0], node->input[0]);
+        }
     }
 }
 
@@ -374,6 +381,7 @@ static void run(Importer *importer) {
     }
     importer->tensors = names_new(importer->arena, entries);
     importer->labels = names_new(importer->arena, carried);
+    importer->indices = names_new(importer->arena, carried);
     importer->live = names_new(importer->arena, carried + graph->n_output);
     find_live(importer);
     importer->graph->stage = STAGE_LOWERED;

@@ -52,9 +52,10 @@ typedef struct {
     NameMap *tensors;        /* Operand by name */
     const NameMap *exported; /* the operands of an import at the exported batch, where --batch binds another; else NULL */
     int64_t old_batch, new_batch;
-    NameMap *live;   /* names that the outputs depend on */
-    NameMap *labels; /* names on the way to a loss's labels */
-    LossNode loss;   /* the last one; loss.loss NULL: none */
+    NameMap *live;    /* names that the outputs depend on */
+    NameMap *labels;  /* names on the way to a loss's labels */
+    NameMap *indices; /* names on the way to the indices of a Gather */
+    LossNode loss;    /* the last one; loss.loss NULL: none */
     int convolutions_with_bias, frozen_dropouts;
 } Importer;
 
@@ -155,6 +156,11 @@ bool node_permutation(OnnxNode *node, int64_t perm[MAX_RANK]);
 bool node_slice_plan(OnnxNode *node, SlicePlan *plan);
 bool node_expand_target(OnnxNode *node, Shape *shape);
 bool node_tile_target(OnnxNode *node, Shape *shape, int64_t repeats[MAX_RANK]);
+Value *node_transpose(OnnxNode *node, Value *value, const int64_t perm[MAX_RANK]);
+/* y = matrix^T x along an axis: matrix is [size of the axis][out], row-major; the axis has size `out` afterwards. lower_space.c */
+Value *node_map_axis(OnnxNode *node, Value *value, int axis, int64_t out, const double *matrix);
+/* Elements index[0], ..., index[count - 1] of an axis; all in range. lower_gather.c */
+Value *node_take(OnnxNode *node, Value *value, int axis, int64_t count, const int64_t *index);
 /* The part [start, start + count) of an axis. */
 Value *node_slice(OnnxNode *node, Value *value, int axis, int64_t start, int64_t count);
 OnnxTensor *onnx_cast_tensor(OnnxNode *node, const OnnxTensor *in, int type);

@@ -202,7 +202,7 @@ bool lower_identity(OnnxNode *node) {
 /* To a type that holds every value of the first: another name. */
 static bool cast_to(OnnxNode *node, int type) {
     const Operand *in = node->in[0];
-    if (in->label && onnx_type_is_integer(type) && type != TYPE(BOOL))
+    if ((in->label || (in->value != NULL && in->value->integer)) && onnx_type_is_integer(type) && type != TYPE(BOOL))
         return node_alias(node, 0, 0);
     if (type != TYPE(FLOAT) && type != TYPE(DOUBLE) && type != TYPE(FLOAT16))
         return node_refuse(node, "from %s to %s is supported only on constants", onnx_type_name(in->type), onnx_type_name(type));

@@ -297,6 +297,7 @@ bool value_is_accumulator(const Value *value) {
         switch (value->def->op) {
         case OP_matmul:
         case OP_conv:
+        case OP_conv_dgrad:
             return true;
         case OP_reshape:
         case OP_transpose:

@@ -95,3 +95,48 @@ void eval_concat(const Eval *eval, const Node *node) {
         start += node->in[k]->shape.dim[axis];
     }
 }
+
+/* The walk over the places of a gathered tensor that gives offsets into x at index 0 of the axis, and the walk that gives the place of the
+ * index. */
+static void gather_walks(const Node *node, Shape x, Shape out, Walk *from, Walk *index) {
+    int axis = (int)attr_int(node, "axis", 0), n = node->in[1]->shape.rank;
+    int64_t stride[MAX_RANK], own[MAX_RANK];
+    eval_strides(x, stride);
+    eval_strides(node->in[1]->shape, own);
+    *from = *index = (Walk){.shape = out};
+    for (int d = 0; d < out.rank; d++) {
+        bool inside = d >= axis && d < axis + n;
+        from->stride[d] = inside ? 0 : stride[d < axis ? d : d - n + 1];
+        index->stride[d] = inside ? own[d - axis] : 0;
+    }
+}
+
+void eval_gather(const Eval *eval, const Node *node) {
+    Shape x = node->in[0]->shape, out = node->out[0]->shape;
+    int64_t axis = attr_int(node, "axis", 0), stride[MAX_RANK], n = shape_elements(out);
+    bool exact = eval_exact(eval, node->out[0]);
+    eval_strides(x, stride);
+    Walk from, index;
+    gather_walks(node, x, out, &from, &index);
+    eval_clear(exact, eval_out(eval, node, 0), n);
+    for (int64_t i = 0; i < n; i++, walk_next(&from), walk_next(&index)) {
+        int64_t t = eval_in(eval, node, 1)->mantissa[index.offset];
+        if (t >= 0 && t < x.dim[axis])
+            eval_copy(exact, eval_out(eval, node, 0), i, eval_in(eval, node, 0), from.offset + t * stride[axis]);
+    }
+}
+
+void eval_gather_grad(const Eval *eval, const Node *node) {
+    Shape x = node->out[0]->shape, dy = node->in[0]->shape;
+    int64_t axis = attr_int(node, "axis", 0), stride[MAX_RANK], n = shape_elements(dy);
+    bool exact = eval_exact(eval, node->out[0]);
+    eval_strides(x, stride);
+    Walk to, index;
+    gather_walks(node, x, dy, &to, &index);
+    eval_clear(exact, eval_out(eval, node, 0), shape_elements(x));
+    for (int64_t i = 0; i < n; i++, walk_next(&to), walk_next(&index)) {
+        int64_t t = eval_in(eval, node, 1)->mantissa[index.offset];
+        if (t >= 0 && t < x.dim[axis])
+            eval_accumulate(exact, eval_out(eval, node, 0), to.offset + t * stride[axis], eval_in(eval, node, 0), i);
+    }
+}

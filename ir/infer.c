@@ -239,6 +239,37 @@ bool infer_concat(Node *node, Diag *diag) {
     return infer_out(node, 0, out);
 }
 
+/* The shape of x with the dimensions of the indices in place of axis. */
+static bool gathered(Node *node, Diag *diag, Shape x, Shape index, Shape *out) {
+    int64_t axis = attr_int(node, "axis", -1);
+    if (axis < 0 || axis >= x.rank || x.rank - 1 + index.rank > MAX_RANK)
+        return infer_refuse(node, diag, "axis %lld of %s with indices %s", (long long)axis, text(node, x), text(node, index));
+    out->rank = x.rank - 1 + index.rank;
+    for (int k = 0; k < out->rank; k++)
+        out->dim[k] = k < axis ? x.dim[k] : k < axis + index.rank ? index.dim[k - axis] : x.dim[k - index.rank + 1];
+    return true;
+}
+
+bool infer_gather(Node *node, Diag *diag) {
+    Shape out;
+    const Value *x = node->in[0];
+    if (!gathered(node, diag, x->shape, node->in[1]->shape, &out))
+        return false;
+    if (x->integer)
+        return infer_integer_out(node, 0, out, x->type, x->bound);
+    node->out[0] = graph_value(node->graph, VALUE_NODE, NULL, out);
+    return true;
+}
+
+bool infer_gather_grad(Node *node, Diag *diag) {
+    Shape shape, dy;
+    if (!shape_attr(node, diag, &shape) || !gathered(node, diag, shape, node->in[1]->shape, &dy))
+        return false;
+    if (!shape_equal(dy, node->in[0]->shape))
+        return infer_refuse(node, diag, "gradient %s, expected %s", text(node, node->in[0]->shape), text(node, dy));
+    return infer_out(node, 0, shape);
+}
+
 /* The shape of labels for scores of shape x: x without its axis. */
 static Shape without_axis(Shape x, int axis) {
     Shape shape = {0};

@@ -107,6 +107,12 @@ int64_t bound_count(const Node *node) {
     return product(node->in[0]->bound, kept == 0 ? 1 : n / kept);
 }
 
+/* All indices may be the same. */
+int64_t bound_scatter(const Node *node) {
+    int64_t n = shape_elements(node->in[1]->shape);
+    return product(node->in[0]->bound, n == 0 ? 1 : n);
+}
+
 static int64_t common_divisor(int64_t a, int64_t b) {
     while (b != 0) {
         int64_t rest = a % b;

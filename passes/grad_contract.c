@@ -37,3 +37,15 @@ void grad_conv(Backward *b, const Node *node, Value *dy) {
     attrs = grad_attrs_with_shape(b, node, node->in[1]->shape, &count);
     grad_give2(b, node, 1, OP_conv_wgrad, node->in[0], dy, attrs, count);
 }
+
+/* y = conv_dgrad(x, w), the transpose of a convolution with w: dx = conv(dy, w), dw = conv_wgrad(dy, x). */
+void grad_conv_dgrad(Backward *b, const Node *node, Value *dy) {
+    int rank, spatial;
+    const int64_t *strides = attr_ints(node, "strides", &rank), *dilations = attr_ints(node, "dilations", &rank);
+    const int64_t *pads = attr_ints(node, "pads", &spatial);
+    const Shape w = node->in[1]->shape;
+    const Attr attrs[] = {ATTR_L("strides", rank, strides), ATTR_L("pads", spatial, pads), ATTR_L("dilations", rank, dilations),
+                          ATTR_I("group", attr_int(node, "group", 1)), ATTR_L("shape", w.rank, w.dim)};
+    grad_give2(b, node, 0, OP_conv, dy, node->in[1], attrs, 4);
+    grad_give2(b, node, 1, OP_conv_wgrad, dy, node->in[0], attrs, 5);
+}

@@ -90,3 +90,10 @@ void grad_concat(Backward *b, const Node *node, Value *dy) {
         starts[axis] += x.dim[axis];
     }
 }
+
+/* y = x at t: dx = the sum of dy over the places that took it. */
+void grad_gather(Backward *b, const Node *node, Value *dy) {
+    int count;
+    const Attr *attrs = grad_attrs_with_shape(b, node, node->in[0]->shape, &count);
+    grad_give2(b, node, 0, OP_gather_grad, dy, node->in[1], attrs, count);
+}

@@ -36,7 +36,7 @@ struct intc_tensor {
     int64_t offset;            /* of the first element, in bytes from the arena */
     int64_t exponent_offset;   /* of the i32 exponent; -1 for integers */
     int64_t calibrated_offset; /* of the calibrated exponent (i32) of an input or prediction in infer; -1 otherwise */
-    int64_t classes;           /* targets: labels are in [0, classes); 0 otherwise */
+    int64_t classes;           /* integers of a batch: labels and indices are in [0, classes); 0 otherwise */
 };
 
 /* After a calibration batch: slot = max(slot, exponent). */

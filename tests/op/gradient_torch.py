@@ -28,6 +28,21 @@ def conv(a, x, w):
     return function(padded(x, a["pads"]), w, stride=a["strides"], dilation=a["dilations"], groups=a["group"])
 
 
+def conv_dgrad(a, x, w):
+    """The transpose of conv with respect to its input, by autograd of that linear function."""
+    zero = torch.zeros(a["shape"], dtype=x.dtype, requires_grad=True)
+    return torch.autograd.grad(conv(a, zero, w), zero, x, create_graph=True)[0]
+
+
+def gather(a, x, t):
+    """x at t along the axis, 0 outside."""
+    axis = a["axis"]
+    inside = (t >= 0) & (t < x.shape[axis])
+    taken = x.index_select(axis, t.clamp(0, x.shape[axis] - 1).flatten())
+    taken = taken.reshape(x.shape[:axis] + t.shape + x.shape[axis + 1 :])
+    return taken * inside.reshape(inside.shape + (1,) * (x.dim() - axis - 1))
+
+
 def windows(a, x, value):
     """[N, C, outputs..., places] by strided views of the padded x."""
     x = padded(x, a["pads"], value)
@@ -75,6 +90,8 @@ OPS = {
     "mul_const": lambda a, x: x * a["value"],
     "matmul": lambda a, x, w: transposed(x, a["ta"]) @ transposed(w, a["tb"]),
     "conv": conv,
+    "conv_dgrad": conv_dgrad,
+    "gather": gather,
     "bias": bias,
     "add": lambda a, x, y: x + y,
     "sub": lambda a, x, y: x - y,
