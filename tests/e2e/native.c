@@ -263,6 +263,24 @@ static void add_update(void) {
     graph_update(bench.graph, w, next_w);
 }
 
+/* Enough work for the pool, and for results that several tiles add to. */
+static void add_large(void) {
+    Shape shape = shape_of(4, (int64_t[]){40, 12, 9, 10});
+    Value *x = input("x", shape, T_I8, 127), *t = integer_input("t", shape_of(3, (int64_t[]){40, 9, 10}), T_I8, 11);
+    static const int64_t axes[][4] = {{0, 1, 2, 3}, {0, 2, 3}, {0, 1, 2}, {1, 2, 3}};
+    static const int counts[] = {4, 3, 3, 3};
+    for (int i = 0; i < 4; i++)
+        build(bench.graph, OP_reduce_sum, NULL, INPUTS(x), ATTRS(ATTR_L("axes", counts[i], axes[i]), ATTR_I("keepdims", i & 1)));
+    build(bench.graph, OP_count_correct, NULL, INPUTS(x, t), ATTRS(ATTR_I("axis", 1)));
+    build(bench.graph, OP_softmax, NULL, INPUTS(x), ATTRS(ATTR_I("axis", 1)));
+    Value *wide = build(bench.graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
+    rescale(wide, 7, true);
+    int64_t two[] = {2, 2}, ones[] = {1, 1}, none[4] = {0};
+    build(bench.graph, OP_maxpool, NULL, INPUTS(x),
+          ATTRS(ATTR_L("kernel", 2, two), ATTR_L("strides", 2, ones), ATTR_L("pads", 4, none), ATTR_L("dilations", 2, ones)));
+    build(bench.graph, OP_transpose, NULL, INPUTS(x), ATTRS(ATTR_L("perm", 4, ((int64_t[]){3, 1, 0, 2}))));
+}
+
 /* Inference: exponents from slots. */
 static void add_slot(void) {
     Shape shape = random_shape(3);
@@ -312,7 +330,8 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     bench.arena = arena_new();
     bench.graph = graph_new(bench.arena, "native");
     for_each_case(add_case);
-    for (int i = 0; i < 4; i++) {
+    add_large();
+    for (int i = 0; i < 3; i++) {
         add_chain();
         add_smooth();
         add_window();
@@ -369,8 +388,11 @@ static void fill(const Eval *eval, unsigned char *arena) {
         if (value->kind == VALUE_HYPER)
             tensor->exponent = -31;
         int64_t bound = way == 2 && value->bound > 127 ? value->bound >> below(20) : value->bound;
+        int64_t peak = below(n > 0 ? n : 1); /* one large element among small ones: a maximum that one tile alone sees */
         for (int64_t k = 0; k < n; k++) {
             int64_t m = (int64_t)(random_next(&bench.random) >> 1) % (2 * bound + 1) - bound;
+            if (way >= 8 && !value->integer)
+                m = k == peak ? bound : m / 4;
             if (value->integer && !slot)
                 m = m < -1 ? -m : m;
             tensor->mantissa[k] = zero ? 0 : way == 3 && k > 0 ? tensor->mantissa[0] : m;
