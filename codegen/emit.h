@@ -195,6 +195,8 @@ typedef void Emitter(Codegen *cg, const Node *node);
 
 /* The element of a pointwise node from its operands' elements (each i32 or i64); called inside the group's inner loop. */
 typedef LLVMValueRef ElementEmitter(Codegen *cg, const Node *node, const LLVMValueRef *operands);
+/* function.c */
+ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, element_exp, element_log, element_sqrt;
 
 /* --- module, entry, target, link --- */
 

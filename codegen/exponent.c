@@ -90,6 +90,10 @@ LLVMValueRef node_exponent(Codegen *cg, const Node *node) {
         return aligned_exponent(cg, node, true);
     case RULE_CONST:
         return const32(cg, node_exponent_constant(node));
+    case RULE_HALF: {
+        LLVMValueRef half = LLVMBuildAShr(cg->builder, value_exponent(cg, node->in[0]), const32(cg, 1), "");
+        return exponent_clamp(cg, add_const(cg, half, node_exponent_constant(node)));
+    }
     case RULE_LABEL:
         return node->in_count == 2 ? value_exponent(cg, node->in[1]) : const32(cg, 0);
     case RULE_RESCALE:

@@ -2,7 +2,6 @@
  * Operands arrive as i32, or i64 where their type is; the result is i64 exactly where the node's output is. 32-bit arithmetic is used
  * wherever the bounds allow, for the vectoriser. */
 #include "codegen/space.h"
-#include "ir/tables.h"
 #include "runtime/fixed.h"
 
 #include <math.h>
@@ -158,56 +157,6 @@ static LLVMValueRef element_positive(Codegen *cg, const Node *node, const LLVMVa
 static LLVMValueRef element_gate(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     (void)node;
     return choose(cg, compare(cg, LLVMIntNE, in[1], const_like(in[1], 0)), in[0], const_like(in[0], 0));
-}
-
-/* |x| as a position in a table over [0, 2^d): min(rne(|m|, -(e + 16)), 2^(d+16) - 1); then linear interpolation between entries of 15 bits.
- */
-static LLVMValueRef table_lookup(Codegen *cg, const Value *x, LLVMValueRef m, const char *name, const int32_t *table, int d) {
-    int64_t entries[TABLE_INTERVALS + 1];
-    for (int i = 0; i <= TABLE_INTERVALS; i++)
-        entries[i] = table[i];
-    LLVMValueRef data = const_table(cg, name, cg->i32, entries, TABLE_INTERVALS + 1);
-    int bits = x->bound <= 512 ? 32 : 64;
-    LLVMValueRef e = value_exponent(cg, x);
-    LLVMBasicBlockRef saved = head_enter(cg);
-    /* 21 places left saturate whatever is not zero. */
-    LLVMValueRef s = smax(cg, sub(cg, const32(cg, -16), e), const32(cg, -21));
-    Shift shift = shift_new(cg, s, bits, true);
-    head_leave(cg, saved);
-    LLVMValueRef u = shift_apply(cg, &shift, magnitude(cg, as_bits(cg, m, bits)));
-    u = as_bits(cg, smin(cg, u, const_like(u, ((int64_t)1 << (d + 16)) - 1)), 32);
-    int fraction = d + 6;
-    LLVMValueRef i = as_unsigned(cg, LLVMBuildLShr(cg->builder, u, const32(cg, fraction), ""), 64);
-    LLVMValueRef r = LLVMBuildAnd(cg->builder, u, const32(cg, (1 << fraction) - 1), "");
-    LLVMValueRef next = add_const(cg, i, 1);
-    LLVMValueRef low = LLVMBuildLoad2(cg->builder, cg->i32, LLVMBuildInBoundsGEP2(cg->builder, cg->i32, data, &i, 1, ""), "");
-    LLVMValueRef high = LLVMBuildLoad2(cg->builder, cg->i32, LLVMBuildInBoundsGEP2(cg->builder, cg->i32, data, &next, 1, ""), "");
-    LLVMValueRef rise = add_const(cg, mul(cg, sub(cg, high, low), r), (int64_t)1 << (d + 5));
-    return add(cg, low, LLVMBuildAShr(cg->builder, rise, const32(cg, fraction), ""));
-}
-
-static LLVMValueRef element_sigmoid(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef y = table_lookup(cg, node->in[0], in[0], "table.sigmoid", table_sigmoid, 4);
-    LLVMValueRef negative = compare(cg, LLVMIntSLT, in[0], const_like(in[0], 0));
-    return as_bits(cg, choose(cg, negative, sub(cg, const32(cg, 1 << 15), y), y), result_bits(node));
-}
-
-static LLVMValueRef element_tanh(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef y = table_lookup(cg, node->in[0], in[0], "table.tanh", table_tanh, 3);
-    LLVMValueRef negative = compare(cg, LLVMIntSLT, in[0], const_like(in[0], 0));
-    return as_bits(cg, choose(cg, negative, LLVMBuildNeg(cg->builder, y, ""), y), result_bits(node));
-}
-
-static LLVMValueRef element_sigmoid_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef slope = table_lookup(cg, node->in[1], in[1], "table.sigmoid_grad", table_sigmoid_grad, 4);
-    int bits = result_bits(node);
-    return mul(cg, as_bits(cg, in[0], bits), as_bits(cg, slope, bits));
-}
-
-static LLVMValueRef element_tanh_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef slope = table_lookup(cg, node->in[1], in[1], "table.tanh_grad", table_tanh_grad, 3);
-    int bits = result_bits(node);
-    return mul(cg, as_bits(cg, in[0], bits), as_bits(cg, slope, bits));
 }
 
 /* The one "operand" is the logical index. */

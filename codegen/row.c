@@ -1,9 +1,8 @@
 /* Row operators: softmax, logarithms of it, losses and what else looks at one axis. A tile is a row; formulas and constants are those of
  * docs/operators.md, "Rows". Softmax terms are computed again where they are needed: a row is short and nothing is stored. */
 #include "codegen/space.h"
+#include "ir/functions.h"
 #include "ir/tables.h"
-
-enum { LOG2E = 1549082005, LN2 = 744261118 }; /* 30 fraction bits */
 
 /* A walk over the rows of a tensor of `shape` along `axis`. */
 typedef struct {

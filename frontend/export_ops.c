@@ -2,14 +2,12 @@
  * graph whose inputs can be exported. After: nodes that compute output 0 exactly as docs/operators.md says; every intermediate result is an
  * integer below 2^53 or a power-of-two multiple of one. */
 #include "frontend/export.h"
+#include "ir/functions.h"
 #include "ir/tables.h"
 #include "runtime/fixed.h"
 
 #include <math.h>
 #include <string.h>
-
-/* Log2 e and ln 2, 30 fraction bits: docs/operators.md, "Rows". */
-enum { LOG2E = 1549082005, LN2 = 744261118 };
 
 static const char *power_of_two(Exporter *x, int exponent) {
     return ex_f64(x, ldexp(1.0, exponent));
@@ -76,7 +74,7 @@ static bool is_sum(const Value *value) {
 
 static int node_bits(Exporter *x, const Node *node) {
     const Value *in = node->in[0];
-    if (node->op == OP_relu || node->op == OP_clip || node->op == OP_neg || ex_is_move(node->op))
+    if (node->op == OP_relu || node->op == OP_clip || node->op == OP_neg || node->op == OP_abs || ex_is_move(node->op))
         return ex_bits(x, in);
     if (is_sum(node->out[0]))
         return sum_bits(x, node, EXACT_BITS);
@@ -295,16 +293,27 @@ static const char *interpolated(Exporter *x, const int32_t *table, int intervals
     return EMIT(x, "Add", gathered(x, doubles(x, value, intervals + 1), i), part);
 }
 
-/* sigmoid (d = 4) and tanh (d = 3): |x| in [0, 2^d), then the symmetry. */
+static const char *on_side(Exporter *x, CurveSide side, const char *y) {
+    if (side.sign == 0)
+        return ex_f64(x, side.offset);
+    return side.sign < 0 ? EMIT(x, "Sub", ex_f64(x, side.offset), y) : EMIT(x, "Add", y, ex_f64(x, side.offset));
+}
+
+/* T(|x|) of the side on which x is; nothing of x is left where both sides are constant. */
 static const char *function(Exporter *x, const Node *node) {
-    bool is_sigmoid = node->op == OP_sigmoid;
-    int domain = is_sigmoid ? 4 : 3;
+    const Function *f = function_find(attr_text(node, "function", ""));
+    const Curve *curve = &f->value;
+    if (f->form == FORM_PERIODIC)
+        return ex_refuse(x, node, "%s has no int8 form", f->name);
     const char *in = ex_wide(x, node->in[0]);
     const char *u = ex_round(x, EMIT(x, "Abs", in), ex_power(x, ex_exponent_of(x, node->in[0]), -1, 16));
-    u = EMIT(x, "Min", u, ex_f64(x, ldexp(1.0, domain + 16) - 1));
-    const char *y = interpolated(x, is_sigmoid ? table_sigmoid : table_tanh, TABLE_INTERVALS, domain + 6, u);
-    const char *mirrored = is_sigmoid ? EMIT(x, "Sub", power_of_two(x, 15), y) : EMIT(x, "Neg", y);
-    return EMIT(x, "Where", EMIT(x, "Less", in, ex_f64(x, 0)), mirrored, y);
+    u = EMIT(x, "Min", u, ex_f64(x, ldexp(1.0, curve->domain + 16) - 1));
+    const char *above = interpolated(x, curve->table, TABLE_INTERVALS, curve->domain + 6, u), *below = above;
+    if (curve->two)
+        below = interpolated(x, curve->table + TABLE_INTERVALS + 1, TABLE_INTERVALS, curve->domain + 6, u);
+    const char *side = EMIT(x, "Greater", in, ex_f64(x, 0));
+    const char *y = EMIT(x, "Where", side, on_side(x, curve->above, above), on_side(x, curve->below, below));
+    return node->op == OP_gated ? EMIT(x, "Mul", in, y) : y;
 }
 
 /* --- reductions --- */
@@ -458,8 +467,10 @@ const char *ex_operator(Exporter *x, const Node *node) {
         return leaky(x, node);
     case OP_clip:
         return clip(x, node);
-    case OP_sigmoid:
-    case OP_tanh:
+    case OP_abs:
+        return EMIT(x, "Abs", ex_wide(x, node->in[0]));
+    case OP_curve:
+    case OP_gated:
         return function(x, node);
     case OP_reduce_sum:
         return reduce_sum(x, node);

@@ -110,8 +110,9 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_relu:
     case OP_leaky_relu:
     case OP_clip:
-    case OP_sigmoid:
-    case OP_tanh:
+    case OP_curve:
+    case OP_gated:
+    case OP_abs:
     case OP_maxpool:
     case OP_sumpool:
         return true;

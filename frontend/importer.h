@@ -131,6 +131,18 @@ Value *node_emit(OnnxNode *node, Op op, Value *const *in, int in_count, const At
 Value *node_reshape(OnnxNode *node, Value *value, Shape shape);
 Value *node_mul_const(OnnxNode *node, Value *value, double factor);
 Value *node_const_value(OnnxNode *node, Shape shape, const double *real);
+/* lower_math.c: the only element of a constant operand; both operands of a binary operator, aligned (false after a diagnostic); a value
+ * with ones in front, where the broadcast shape of a and b has them; x limited to [low, high]. */
+bool node_scalar_constant(OnnxNode *node, int i, double *value);
+bool node_operands(OnnxNode *node, Value **a, Value **b);
+Value *node_broadcast_like(OnnxNode *node, Value *value, Value *a, Value *b);
+Value *node_clip(OnnxNode *node, Value *x, double low, double high);
+/* patterns.c: x·σ(αx); ln(1 + eˣ); and what a·b, factor·x and ln x are as one function, NULL if they are none. */
+Value *pattern_swish(OnnxNode *node, Value *x, double alpha);
+Value *pattern_softplus(OnnxNode *node, Value *x);
+Value *pattern_mul(OnnxNode *node, Value *a, Value *b);
+Value *pattern_mul_const(OnnxNode *node, Value *x, double factor);
+Value *pattern_log(OnnxNode *node, Value *x);
 /* Sets output i to the value (false if NULL); the type is that of input 0 unless said. */
 bool node_set(OnnxNode *node, int i, Value *value);
 bool node_set_typed(OnnxNode *node, int i, Value *value, int type);

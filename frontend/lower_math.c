@@ -9,7 +9,7 @@
 /* --- binary --- */
 
 /* The only element of a constant operand. */
-static bool scalar_constant(OnnxNode *node, int i, double *value) {
+bool node_scalar_constant(OnnxNode *node, int i, double *value) {
     const OnnxTensor *tensor = operand_constant(node->importer, node->in[i]);
     if (tensor == NULL || tensor->count != 1)
         return false;
@@ -18,7 +18,7 @@ static bool scalar_constant(OnnxNode *node, int i, double *value) {
 }
 
 /* Both operands; before opset 7 the second one is aligned by attributes. */
-static bool binary_operands(OnnxNode *node, Value **a, Value **b) {
+bool node_operands(OnnxNode *node, Value **a, Value **b) {
     if (!node_check_inputs(node, 2, 2))
         return false;
     Shape both;
@@ -50,7 +50,7 @@ static bool binary_operands(OnnxNode *node, Value **a, Value **b) {
 }
 
 /* The result where an operand is a scalar constant must have the broadcast shape. */
-static Value *with_shape_of_both(OnnxNode *node, Value *value, Value *a, Value *b) {
+Value *node_broadcast_like(OnnxNode *node, Value *value, Value *a, Value *b) {
     Shape both;
     if (value == NULL || !shape_broadcast(a->shape, b->shape, &both) || shape_equal(both, value->shape))
         return value;
@@ -84,14 +84,14 @@ static Value *add_values(OnnxNode *node, Value *a, Value *b, const Operand *left
 
 bool lower_add(OnnxNode *node) {
     Value *a, *b;
-    if (!binary_operands(node, &a, &b))
+    if (!node_operands(node, &a, &b))
         return false;
     return node_set(node, 0, add_values(node, a, b, node->in[0], node->in[1]));
 }
 
 bool lower_sub(OnnxNode *node) {
     Value *a, *b;
-    if (!binary_operands(node, &a, &b))
+    if (!node_operands(node, &a, &b))
         return false;
     return node_set(node, 0, node_emit(node, OP_sub, INPUTS(a, b), NO_ATTRS));
 }
@@ -99,24 +99,29 @@ bool lower_sub(OnnxNode *node) {
 bool lower_mul(OnnxNode *node) {
     Value *a, *b;
     double factor;
-    if (!binary_operands(node, &a, &b))
+    if (!node_operands(node, &a, &b))
         return false;
     for (int i = 0; i < 2; i++)
-        if (scalar_constant(node, i, &factor) && isfinite(factor))
-            return node_set_typed(node, 0, with_shape_of_both(node, node_mul_const(node, i == 0 ? b : a, factor), a, b),
+        if (node_scalar_constant(node, i, &factor) && isfinite(factor)) {
+            Value *x = i == 0 ? b : a, *known = pattern_mul_const(node, x, factor);
+            return node_set_typed(node, 0, node_broadcast_like(node, known != NULL ? known : node_mul_const(node, x, factor), a, b),
                                   node->in[1 - i]->type);
-    return node_set(node, 0, node_emit(node, OP_mul, INPUTS(a, b), NO_ATTRS));
+        }
+    Value *known = pattern_mul(node, a, b);
+    return node_set(node, 0, known != NULL ? known : node_emit(node, OP_mul, INPUTS(a, b), NO_ATTRS));
 }
 
 bool lower_div(OnnxNode *node) {
     Value *a, *b;
     double divisor;
-    if (!binary_operands(node, &a, &b))
+    if (!node_operands(node, &a, &b))
         return false;
     if (onnx_type_is_integer(node->in[0]->type))
         return node_refuse(node, "of integers (%s) is supported only on constants", onnx_type_name(node->in[0]->type));
-    if (scalar_constant(node, 1, &divisor) && isfinite(1 / divisor))
-        return node_set(node, 0, with_shape_of_both(node, node_mul_const(node, a, 1 / divisor), a, b));
+    if (node_scalar_constant(node, 1, &divisor) && isfinite(1 / divisor)) {
+        Value *known = pattern_mul_const(node, a, 1 / divisor);
+        return node_set(node, 0, node_broadcast_like(node, known != NULL ? known : node_mul_const(node, a, 1 / divisor), a, b));
+    }
     return node_set(node, 0, node_emit(node, OP_div, INPUTS(a, b), NO_ATTRS));
 }
 
@@ -161,20 +166,32 @@ bool lower_relu(OnnxNode *node) {
     return lower_unary(node, OP_relu);
 }
 
-bool lower_sigmoid(OnnxNode *node) {
-    return lower_unary(node, OP_sigmoid);
-}
-
-bool lower_tanh(OnnxNode *node) {
-    return lower_unary(node, OP_tanh);
-}
-
 bool lower_leaky_relu(OnnxNode *node) {
     double alpha = node_attr_real(node, "alpha", 0.01);
     if (!isfinite(alpha) || fabs(alpha) > 64)
         return node_refuse(node, "attribute 'alpha' is %g, at most 64 is supported", alpha);
     return node_check_inputs(node, 1, 1) &&
            node_set(node, 0, node_emit(node, OP_leaky_relu, INPUTS(node_value(node, 0)), ATTRS(ATTR_R("alpha", alpha))));
+}
+
+Value *node_clip(OnnxNode *node, Value *x, double low, double high) {
+    low = low > high ? high : low; /* ONNX: then every element is max */
+    /* OP_clip keeps the bound of its operand, so that its range holds 0: another range is moved there and back. */
+    double shift = low > 0 ? low : high < 0 ? high : 0;
+    if (shift != 0)
+        x = node_emit(node, OP_sub, INPUTS(x, node_const_value(node, (Shape){0}, &shift)), NO_ATTRS);
+    /* The largest float as a bound is how exporters write none. */
+    Attr attrs[2];
+    int count = 0;
+    if (low > -(double)FLT_MAX)
+        attrs[count++] = ATTR_R("min", low - shift);
+    if (high < (double)FLT_MAX)
+        attrs[count++] = ATTR_R("max", high - shift);
+    if (count > 0)
+        x = node_emit(node, OP_clip, INPUTS(x), attrs, count);
+    if (shift != 0)
+        x = node_emit(node, OP_add, INPUTS(x, node_const_value(node, (Shape){0}, &shift)), NO_ATTRS);
+    return x;
 }
 
 bool lower_clip(OnnxNode *node) {
@@ -190,25 +207,7 @@ bool lower_clip(OnnxNode *node) {
     }
     if (!(low < (double)FLT_MAX) || !(high > -(double)FLT_MAX))
         return node_refuse(node, "bounds %g and %g leave nothing", low, high);
-    low = low > high ? high : low; /* ONNX: then every element is max */
-    /* OP_clip keeps the bound of its operand, so that its range holds 0: another range is moved there and back. */
-    double shift = low > 0 ? low : high < 0 ? high : 0;
-    Value *x = node_value(node, 0);
-    if (shift != 0)
-        x = node_emit(node, OP_sub, INPUTS(x, node_const_value(node, (Shape){0}, &shift)), NO_ATTRS);
-    /* The largest float as a bound is how exporters write none. */
-    Attr attrs[2];
-    int count = 0;
-    if (low > -(double)FLT_MAX)
-        attrs[count++] = ATTR_R("min", low - shift);
-    if (high < (double)FLT_MAX)
-        attrs[count++] = ATTR_R("max", high - shift);
-    if (count == 0)
-        return node_alias(node, 0, 0);
-    x = node_emit(node, OP_clip, INPUTS(x), attrs, count);
-    if (shift != 0)
-        x = node_emit(node, OP_add, INPUTS(x, node_const_value(node, (Shape){0}, &shift)), NO_ATTRS);
-    return node_set(node, 0, x);
+    return node_set(node, 0, node_clip(node, node_value(node, 0), low, high));
 }
 
 /* --- reductions --- */

@@ -1,11 +1,12 @@
 /* Which attributes each op takes, of which kind and range. Before: a node with its operands. After: nothing else of the compiler meets an
  * attribute of a wrong kind or one that it would ignore. */
+#include "ir/functions.h"
 #include "ir/text.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef enum { RANGE_FLAG, RANGE_BITS, RANGE_COUNT, RANGE_ANY, RANGE_AXES, RANGE_SHAPE } Range;
+typedef enum { RANGE_FLAG, RANGE_BITS, RANGE_COUNT, RANGE_ANY, RANGE_AXES, RANGE_SHAPE, RANGE_FUNCTION } Range;
 
 typedef struct {
     Op op;
@@ -39,6 +40,9 @@ static const Rule rules[] = {
     {OP_bias, "axis", ATTR_INT, true, RANGE_COUNT},
     {OP_leaky_relu, "alpha", ATTR_REAL, true, RANGE_ANY},
     {OP_leak, "alpha", ATTR_REAL, true, RANGE_ANY},
+    {OP_curve, "function", ATTR_TEXT, true, RANGE_FUNCTION},
+    {OP_gated, "function", ATTR_TEXT, true, RANGE_FUNCTION},
+    {OP_curve_grad, "function", ATTR_TEXT, true, RANGE_FUNCTION},
     {OP_clip, "min", ATTR_REAL, false, RANGE_ANY},
     {OP_clip, "max", ATTR_REAL, false, RANGE_ANY},
     {OP_inside, "min", ATTR_REAL, false, RANGE_ANY},
@@ -145,6 +149,8 @@ static bool check_value(const Node *node, Diag *diag, const char *where, const R
         good = check_integer(attr->integer, rule->range);
     else if (attr->kind == ATTR_INTS)
         good = check_list(node, attr, rule->range);
+    else if (rule->range == RANGE_FUNCTION)
+        good = function_find(attr->text) != NULL;
     else if (attr->kind == ATTR_TEXT)
         good = strcmp(attr->text, "nearest") == 0 || strcmp(attr->text, "stochastic") == 0;
     else if (strcmp(attr->name, "ratio") == 0)

@@ -182,6 +182,9 @@ static void set_exponent(const Eval *eval, const Node *node) {
     case RULE_CONST:
         out->exponent = node_exponent_constant(node);
         break;
+    case RULE_HALF:
+        out->exponent = intc_exponent_clamp((eval_in(eval, node, 0)->exponent >> 1) + node_exponent_constant(node));
+        break;
     case RULE_LABEL:
         out->exponent = node->in_count > 1 ? eval_in(eval, node, 1)->exponent : 0;
         break;

@@ -1,7 +1,6 @@
 /* Interpreter: pointwise ops. Before: operands broadcast to the output. After: docs/operators.md, "Pointwise", element by element.
  * Every op is a pair of functions of one element, integer and real, and the numbers of its node. */
 #include "ir/eval.h"
-#include "ir/tables.h"
 
 #include <math.h>
 
@@ -12,8 +11,7 @@ typedef struct {
     double real_low, real_high;
     int64_t slope; /* 24 fraction bits */
     double real_slope;
-    int64_t bound;      /* of the output */
-    int input_exponent; /* of a function's argument */
+    int64_t bound; /* of the output */
 } Numbers;
 
 typedef int64_t IntegerFunction(const Numbers *n, int64_t a, int64_t b);
@@ -290,81 +288,4 @@ static double gate_real(const Numbers *n, double a, double b) {
 
 void eval_gate(const Eval *eval, const Node *node) {
     pointwise(eval, node, &(Numbers){0}, gate, gate_real);
-}
-
-/* --- tables --- */
-
-enum { SIGMOID_DOMAIN = 4, TANH_DOMAIN = 3 }; /* d: the table covers |x| in [0, 2^d) */
-
-/* Linear interpolation of a table at |m| * 2^e. */
-static int64_t look_up(const int32_t *table, int domain, int64_t m, int e) {
-    int64_t top = ((int64_t)1 << (domain + 16)) - 1;
-    int64_t u = eval_align_saturated((int64_t)intc_magnitude(m), -((int64_t)e + 16), top);
-    int bits = domain + 6;
-    int64_t i = u >> bits, r = u & (((int64_t)1 << bits) - 1);
-    return table[i] + (((table[i + 1] - table[i]) * r + ((int64_t)1 << (bits - 1))) >> bits);
-}
-
-static Numbers argument(const Eval *eval, const Node *node, int input) {
-    return (Numbers){.input_exponent = eval_in(eval, node, input)->exponent};
-}
-
-static int64_t sigmoid(const Numbers *n, int64_t a, int64_t b) {
-    (void)b;
-    int64_t y = look_up(table_sigmoid, SIGMOID_DOMAIN, a, n->input_exponent);
-    return a < 0 ? (1 << 15) - y : y;
-}
-
-static double sigmoid_real(const Numbers *n, double a, double b) {
-    (void)n, (void)b;
-    return 1 / (1 + exp(-a));
-}
-
-void eval_sigmoid(const Eval *eval, const Node *node) {
-    Numbers n = argument(eval, node, 0);
-    pointwise(eval, node, &n, sigmoid, sigmoid_real);
-}
-
-static int64_t sigmoid_grad(const Numbers *n, int64_t a, int64_t b) {
-    return a * look_up(table_sigmoid_grad, SIGMOID_DOMAIN, b, n->input_exponent);
-}
-
-static double sigmoid_grad_real(const Numbers *n, double a, double b) {
-    double y = sigmoid_real(n, b, 0);
-    return a * y * (1 - y);
-}
-
-void eval_sigmoid_grad(const Eval *eval, const Node *node) {
-    Numbers n = argument(eval, node, 1);
-    pointwise(eval, node, &n, sigmoid_grad, sigmoid_grad_real);
-}
-
-static int64_t hyperbolic(const Numbers *n, int64_t a, int64_t b) {
-    (void)b;
-    int64_t y = look_up(table_tanh, TANH_DOMAIN, a, n->input_exponent);
-    return a < 0 ? -y : y;
-}
-
-static double hyperbolic_real(const Numbers *n, double a, double b) {
-    (void)n, (void)b;
-    return tanh(a);
-}
-
-void eval_tanh(const Eval *eval, const Node *node) {
-    Numbers n = argument(eval, node, 0);
-    pointwise(eval, node, &n, hyperbolic, hyperbolic_real);
-}
-
-static int64_t hyperbolic_grad(const Numbers *n, int64_t a, int64_t b) {
-    return a * look_up(table_tanh_grad, TANH_DOMAIN, b, n->input_exponent);
-}
-
-static double hyperbolic_grad_real(const Numbers *n, double a, double b) {
-    (void)n;
-    return a * (1 - tanh(b) * tanh(b));
-}
-
-void eval_tanh_grad(const Eval *eval, const Node *node) {
-    Numbers n = argument(eval, node, 1);
-    pointwise(eval, node, &n, hyperbolic_grad, hyperbolic_grad_real);
 }

@@ -1,12 +1,11 @@
 /* Interpreter: softmax, losses and what else works along one axis. Before: narrow logits (8 bits), labels of any value.
  * After: docs/operators.md, "Rows". */
 #include "ir/eval.h"
+#include "ir/functions.h"
 #include "ir/tables.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-enum { LOG2E = 1549082005, LN2 = 744261118 }; /* 30 fraction bits */
 
 /* A tensor seen as rows along an axis: element j of row r is at start(r) + j * step. Labels and losses have one element a row. */
 typedef struct {

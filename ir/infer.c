@@ -1,6 +1,7 @@
 /* Shape inference: one hook a row of ops.def; windows and convolutions are in infer_window.c.
  * Before: inputs have shapes, attributes are set. After: the outputs exist, with shapes; integer ones with type and bound. */
 #include "ir/infer.h"
+#include "ir/functions.h"
 #include "ir/ir.h"
 
 #include <stdarg.h>
@@ -65,8 +66,17 @@ static int axis_of(const Node *node, Diag *diag) {
 bool infer_same(Node *node, Diag *diag) {
     if (attr_find(node, "axis") != NULL && axis_of(node, diag) < 0)
         return false;
-    if ((node->op == OP_sigmoid_grad || node->op == OP_tanh_grad || node->op == OP_softmax_grad || node->op == OP_log_softmax_grad) &&
-        !shape_equal(node->in[0]->shape, node->in[1]->shape))
+    if ((node->op == OP_softmax_grad || node->op == OP_log_softmax_grad) && !shape_equal(node->in[0]->shape, node->in[1]->shape))
+        return infer_refuse(node, diag, "gradient %s does not fit %s", text(node, node->in[0]->shape), text(node, node->in[1]->shape));
+    return infer_out(node, 0, node->in[0]->shape);
+}
+
+bool infer_function(Node *node, Diag *diag) {
+    const char *name = attr_text(node, "function", "");
+    const Function *function = function_find(name);
+    if (function == NULL || (node->op != OP_curve_grad && (function->form == FORM_GATED) != (node->op == OP_gated)))
+        return infer_refuse(node, diag, "function \"%s\" is not known", name);
+    if (node->in_count == 2 && !shape_equal(node->in[0]->shape, node->in[1]->shape))
         return infer_refuse(node, diag, "gradient %s does not fit %s", text(node, node->in[0]->shape), text(node, node->in[1]->shape));
     return infer_out(node, 0, node->in[0]->shape);
 }

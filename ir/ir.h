@@ -31,7 +31,7 @@ typedef enum {
 } Op;
 
 typedef enum { KIND_CONTRACT, KIND_POINTWISE, KIND_REDUCE, KIND_WINDOW, KIND_MOVE, KIND_ROW, KIND_SCALE, KIND_RANDOM } OpKind;
-typedef enum { RULE_SUM, RULE_SAME, RULE_ALIGN, RULE_FIRST, RULE_CONST, RULE_RESCALE, RULE_LABEL, RULE_NONE } ExponentRule;
+typedef enum { RULE_SUM, RULE_SAME, RULE_ALIGN, RULE_FIRST, RULE_CONST, RULE_RESCALE, RULE_HALF, RULE_LABEL, RULE_NONE } ExponentRule;
 
 typedef struct Graph Graph;
 typedef struct Node Node;
@@ -235,7 +235,8 @@ int reals_to_mantissas(const double *real, int64_t n, int bits, int64_t *mantiss
 #define ALIGN_BITS_64 61
 /* Sets type, bound and exponent kind of every output from the inputs' (which have theirs). Used by exponents and by the parser's check. */
 void node_infer_width(Node *node);
-/* RULE_SUM: e = sum over inputs of weight * e_i, plus the constant; RULE_CONST: e = the constant. Weight 0 for integers. */
+/* RULE_SUM: e = sum over inputs of weight * e_i, plus the constant; RULE_HALF: floor(e_0 / 2) plus the constant; RULE_CONST: the constant.
+ * Weight 0 for integers. */
 int node_exponent_weight(const Node *node, int input);
 int node_exponent_constant(const Node *node);
 /* ALIGN and FIRST: bits of the result (ALIGN_BITS_*), and g = ceil(log2(number of terms)). */

@@ -12,6 +12,22 @@ extern const int32_t table_sigmoid[TABLE_INTERVALS + 1];
 extern const int32_t table_sigmoid_grad[TABLE_INTERVALS + 1];
 extern const int32_t table_tanh[TABLE_INTERVALS + 1];
 extern const int32_t table_tanh_grad[TABLE_INTERVALS + 1];
+/* The same for other functions: table_X covers |x| in [0, 2^d) with the d of ir/functions.c; two tables of mish, x >= 0 and x <= 0. */
+extern const int32_t table_erf[TABLE_INTERVALS + 1];
+extern const int32_t table_erf_grad[TABLE_INTERVALS + 1];
+extern const int32_t table_normal[TABLE_INTERVALS + 1];
+extern const int32_t table_gelu_grad[TABLE_INTERVALS + 1];
+extern const int32_t table_gelu_tanh[TABLE_INTERVALS + 1];
+extern const int32_t table_gelu_tanh_grad[TABLE_INTERVALS + 1];
+extern const int32_t table_swish_grad[TABLE_INTERVALS + 1];
+extern const int32_t table_mish[2 * (TABLE_INTERVALS + 1)];
+extern const int32_t table_mish_grad[2 * (TABLE_INTERVALS + 1)];
+extern const int32_t table_hard[TABLE_INTERVALS + 1];
+extern const int32_t table_hard_swish_grad[TABLE_INTERVALS + 1];
+extern const int32_t table_softplus_tail[TABLE_INTERVALS + 1];
+extern const int32_t table_exp_below[TABLE_INTERVALS + 1];
+/* sin of a turn, 15 fraction bits. */
+extern const int32_t table_sine[TABLE_INTERVALS + 1];
 /* 2^(k / 256) and log2(1 + k / 256), 16 fraction bits. */
 extern const int32_t table_exp2[TABLE_ROW];
 extern const int32_t table_log2[TABLE_ROW];

@@ -88,6 +88,22 @@ int64_t bound_q15_of_0(const Node *node) {
     return product(node->in[0]->bound, 32768);
 }
 
+/* Slopes are below 2. */
+int64_t bound_q16_of_0(const Node *node) {
+    return product(node->in[0]->bound, 65536);
+}
+
+int64_t bound_q61(const Node *node) {
+    (void)node;
+    return (int64_t)1 << 61;
+}
+
+/* The root of 16 bits with 31 more. */
+int64_t bound_q24(const Node *node) {
+    (void)node;
+    return (int64_t)1 << 24;
+}
+
 int64_t bound_q16_log(const Node *node) {
     (void)node;
     return ((int64_t)1 << 30) + ((int64_t)1 << 22);
@@ -179,8 +195,7 @@ int node_exponent_weight(const Node *node, int input) {
         return input == 1 ? -1 : 1;
     case OP_softmax_grad:
         return input == 1 ? 2 : 1;
-    case OP_sigmoid_grad:
-    case OP_tanh_grad:
+    case OP_curve_grad:
     case OP_log_softmax_grad:
         return input == 0;
     case OP_cross_entropy_grad:
@@ -199,18 +214,20 @@ int node_exponent_constant(const Node *node) {
         return exponent;
     }
     case OP_div:
+    case OP_exp:
         return -30;
     case OP_leaky_relu:
     case OP_leak:
         return -24;
-    case OP_sigmoid:
-    case OP_tanh:
+    case OP_curve:
+    case OP_gated:
+    case OP_curve_grad:
+    case OP_sqrt:
     case OP_softmax:
-    case OP_sigmoid_grad:
-    case OP_tanh_grad:
     case OP_log_softmax_grad:
     case OP_cross_entropy_grad:
         return -15;
+    case OP_log:
     case OP_log_softmax:
     case OP_cross_entropy:
         return -16;

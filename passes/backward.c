@@ -74,15 +74,14 @@ void grad_give2(Backward *b, const Node *node, int input, Op op, Value *a, Value
         grad_give(b, node, input, grad_op2(b, node, op, a, c, attrs, attr_count));
 }
 
-Value *grad_mask(Backward *b, const Node *node, Op op, Value *x) {
+Value *grad_mask(Backward *b, const Node *node, Op op, Value *x, const Attr *attrs, int attr_count) {
     Graph *graph = b->graph;
     int at = 0;
     while (graph->nodes[at] != node)
         at++;
     graph_insert_at(graph, at + 1);
     graph_set_phase(graph, PHASE_FORWARD);
-    const Attr *attrs = op == OP_inside ? node->attrs : NULL;
-    Value *mask = build(graph, op, node, INPUTS(x), attrs, attrs != NULL ? node->attr_count : 0);
+    Value *mask = build(graph, op, node, INPUTS(x), attrs, attr_count);
     graph_insert_at(graph, -1);
     graph_set_phase(graph, PHASE_BACKWARD);
     return mask;

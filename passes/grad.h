@@ -29,7 +29,7 @@ Value *grad_op1(Backward *b, const Node *node, Op op, Value *a, const Attr *attr
 Value *grad_op2(Backward *b, const Node *node, Op op, Value *a, Value *c, const Attr *attrs, int attr_count);
 Value *grad_reshaped(Backward *b, const Node *node, Value *a, Shape shape);
 /* A mask of the forward value x, computed right behind the forward node: the wide x dies there and only the mask lives on. */
-Value *grad_mask(Backward *b, const Node *node, Op op, Value *x);
+Value *grad_mask(Backward *b, const Node *node, Op op, Value *x, const Attr *attrs, int attr_count);
 /* The node's own attributes and `shape`. */
 const Attr *grad_attrs_with_shape(Backward *b, const Node *node, Shape shape, int *count);
 

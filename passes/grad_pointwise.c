@@ -55,27 +55,48 @@ void grad_neg(Backward *b, const Node *node, Value *dy) {
 
 /* y = max(x, 0): dx = dy where x > 0. */
 void grad_relu(Backward *b, const Node *node, Value *dy) {
-    grad_give2(b, node, 0, OP_gate, dy, grad_mask(b, node, OP_positive, node->in[0]), NO_ATTRS);
+    grad_give2(b, node, 0, OP_gate, dy, grad_mask(b, node, OP_positive, node->in[0], NO_ATTRS), NO_ATTRS);
 }
 
 /* y = x where x >= 0, else α·x: dx = dy where x > 0, else α·dy (at the kink the left derivative, as PyTorch). */
 void grad_leaky_relu(Backward *b, const Node *node, Value *dy) {
-    grad_give2(b, node, 0, OP_leak, dy, grad_mask(b, node, OP_positive, node->in[0]), node->attrs, node->attr_count);
+    grad_give2(b, node, 0, OP_leak, dy, grad_mask(b, node, OP_positive, node->in[0], NO_ATTRS), node->attrs, node->attr_count);
 }
 
 /* y = min(max(x, lo), hi): dx = dy where lo < x < hi. */
 void grad_clip(Backward *b, const Node *node, Value *dy) {
-    grad_give2(b, node, 0, OP_gate, dy, grad_mask(b, node, OP_inside, node->in[0]), NO_ATTRS);
+    grad_give2(b, node, 0, OP_gate, dy, grad_mask(b, node, OP_inside, node->in[0], node->attrs, node->attr_count), NO_ATTRS);
 }
 
-/* y = σ(x): dx = dy·σ'(x). */
-void grad_sigmoid(Backward *b, const Node *node, Value *dy) {
-    grad_give2(b, node, 0, OP_sigmoid_grad, dy, node->in[0], NO_ATTRS);
+/* y = f(x): dx = dy·f'(x). */
+void grad_curve(Backward *b, const Node *node, Value *dy) {
+    grad_give2(b, node, 0, OP_curve_grad, dy, node->in[0], node->attrs, node->attr_count);
 }
 
-/* y = tanh(x): dx = dy·(1 − tanh²(x)). */
-void grad_tanh(Backward *b, const Node *node, Value *dy) {
-    grad_give2(b, node, 0, OP_tanh_grad, dy, node->in[0], NO_ATTRS);
+/* y = |x|: dx = dy where x > 0, −dy where x < 0, else 0. */
+void grad_abs(Backward *b, const Node *node, Value *dy) {
+    if (!grad_wanted(b, node, 0))
+        return;
+    Value *above = grad_mask(b, node, OP_positive, node->in[0], NO_ATTRS);
+    Value *below = grad_mask(b, node, OP_inside, node->in[0], ATTRS(ATTR_R("max", 0.0)));
+    Value *up = grad_op2(b, node, OP_gate, dy, above, NO_ATTRS), *down = grad_op2(b, node, OP_gate, dy, below, NO_ATTRS);
+    grad_give2(b, node, 0, OP_sub, up, down, NO_ATTRS);
+}
+
+/* y = eˣ: dx = dy·y. */
+void grad_exp(Backward *b, const Node *node, Value *dy) {
+    grad_give2(b, node, 0, OP_mul, dy, node->out[0], NO_ATTRS);
+}
+
+/* y = ln x: dx = dy/x. */
+void grad_log(Backward *b, const Node *node, Value *dy) {
+    grad_give2(b, node, 0, OP_div, dy, node->in[0], NO_ATTRS);
+}
+
+/* y = √x: dx = dy/(2·y). */
+void grad_sqrt(Backward *b, const Node *node, Value *dy) {
+    if (grad_wanted(b, node, 0))
+        grad_give1(b, node, 0, OP_mul_const, grad_op2(b, node, OP_div, dy, node->out[0], NO_ATTRS), ATTRS(ATTR_R("value", 0.5)));
 }
 
 /* y = x where mask, else 0: dx = dy where mask. */

@@ -322,7 +322,7 @@ static Value *activated(Net *net, Value *x) {
     case 2:
         return x;
     case 3:
-        return build(net->graph, OP_tanh, NULL, INPUTS(x), NO_ATTRS);
+        return build(net->graph, OP_curve, NULL, INPUTS(x), ATTRS(ATTR_S("function", "tanh")));
     default:
         return build(net->graph, OP_relu, NULL, INPUTS(x), NO_ATTRS);
     }
@@ -377,10 +377,10 @@ static void run_net(int number) {
     y = build(net.graph, OP_reshape, NULL, INPUTS(y), ATTRS(L("shape", 3, 200)));
     y = activated(&net, dense(&net, y, 30, number % 2, number % 7 == 3 ? 1e6 : 0.5));
     y = dense(&net, y, 10, !(number % 2), number % 5 == 0 ? 0 : 0.5);
-    const Op ends[] = {OP_NONE, OP_softmax, OP_log_softmax, OP_sigmoid};
+    const Op ends[] = {OP_NONE, OP_softmax, OP_log_softmax, OP_curve};
     Op end = ends[number % 4];
     if (end != OP_NONE)
-        y = build(net.graph, end, NULL, INPUTS(y), end == OP_sigmoid ? NULL : (Attr[]){ATTR_I("axis", 1)}, end != OP_sigmoid);
+        y = build(net.graph, end, NULL, INPUTS(y), end == OP_curve ? &ATTR_S("function", "sigmoid") : &ATTR_I("axis", 1), 1);
     graph_output(net.graph, "out", ROLE_PREDICTION, y);
     run(&(Subject){.name = arena_printf(arena, "net%d", number), .graph = net.graph, .bits = number % 3 == 1 ? 6 : 8, .stretch = 1.2});
     arena_free(arena);

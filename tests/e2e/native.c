@@ -154,8 +154,8 @@ static void add_smooth(void) {
                         ATTRS(ATTR_L("shape", 3, shape.dim), ATTR_R("ratio", 0.25), ATTR_I("stream", 1000 + bench.graph->value_count)));
     Value *kept = build(bench.graph, OP_gate, NULL, INPUTS(x, mask), NO_ATTRS);
     rescale(build(bench.graph, OP_mul_const, NULL, INPUTS(kept), ATTRS(ATTR_R("value", 1.0 / 0.75))), 8, false);
-    rescale(build(bench.graph, OP_sigmoid, NULL, INPUTS(x), NO_ATTRS), 8, false);
-    rescale(build(bench.graph, OP_tanh_grad, NULL, INPUTS(dy, x), NO_ATTRS), 8, true);
+    rescale(build(bench.graph, OP_curve, NULL, INPUTS(x), ATTRS(ATTR_S("function", "sigmoid"))), 8, false);
+    rescale(build(bench.graph, OP_curve_grad, NULL, INPUTS(dy, x), ATTRS(ATTR_S("function", "gelu"))), 8, true);
     Value *half = input("h", shape, T_I16, 32767), *divisor = input("d", broadcast_part(shape), T_I16, 32767);
     rescale(build(bench.graph, OP_div, NULL, INPUTS(half, divisor), NO_ATTRS), 8, true);
     rescale(half, 5, true);

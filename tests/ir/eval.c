@@ -234,7 +234,7 @@ static void clipping(void **state) {
 
 static void table_ends(void **state) {
     (void)state;
-    Run run = begin("  %x : i8[5] <=127 e? = input\n  %s = sigmoid %x\n  %t = tanh %x\n");
+    Run run = begin("  %x : i8[5] <=127 e? = input\n  %s = curve %x {function=\"sigmoid\"}\n  %t = curve %x {function=\"tanh\"}\n");
     fill(run.eval, "x", 10000, M(0, 1, -1, 127, -127));
     eval_nodes(run.eval);
     expect_tensor(run.eval, "s", -15, M(16384, 32768, 0, 32768, 0));

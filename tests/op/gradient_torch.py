@@ -86,6 +86,21 @@ def bias(a, x, b):
     return x + b.reshape([-1 if d == a["axis"] else 1 for d in range(x.dim())])
 
 
+FUNCTIONS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "softplus_tail": lambda x: F.softplus(x) - torch.relu(x),
+    "exp_below": lambda x: F.elu(x) - torch.relu(x),
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "swish": F.silu,
+    "mish": F.mish,
+    "hard_swish": F.hardswish,
+}
+
 OPS = {
     "mul_const": lambda a, x: x * a["value"],
     "matmul": lambda a, x, w: transposed(x, a["ta"]) @ transposed(w, a["tb"]),
@@ -101,8 +116,12 @@ OPS = {
     "relu": lambda a, x: torch.relu(x),
     "leaky_relu": lambda a, x: F.leaky_relu(x, a["alpha"]),
     "clip": clip,
-    "sigmoid": lambda a, x: torch.sigmoid(x),
-    "tanh": lambda a, x: torch.tanh(x),
+    "curve": lambda a, x: FUNCTIONS[a["function"]](x),
+    "gated": lambda a, x: FUNCTIONS[a["function"]](x),
+    "abs": lambda a, x: torch.abs(x),
+    "exp": lambda a, x: torch.exp(x),
+    "log": lambda a, x: torch.log(x),
+    "sqrt": lambda a, x: torch.sqrt(x),
     "gate": lambda a, x, mask: x * mask,
     "reduce_sum": lambda a, x: x.sum(a["axes"], keepdim=a["keepdims"] != 0),
     "maxpool": lambda a, x: windows(a, x, -float("inf")).max(-1).values,

@@ -28,16 +28,23 @@ static inline Value *maker_param(Maker *m, Shape shape) {
 }
 
 static inline Value *maker_unary(Maker *m, Value *x) {
-    static const Op plain[] = {OP_relu, OP_neg, OP_sigmoid, OP_tanh};
-    switch (random_below(&m->state, 7)) {
+    static const Op plain[] = {OP_relu, OP_neg, OP_abs};
+    static const char *const smooth[] = {"sigmoid", "tanh", "erf"}, *const gated[] = {"gelu", "swish", "mish"};
+    switch (random_below(&m->state, 9)) {
     case 0:
         return build(m->graph, OP_mul_const, NULL, INPUTS(x), ATTRS(ATTR_R("value", 0.3)));
     case 1:
         return build(m->graph, OP_clip, NULL, INPUTS(x), ATTRS(ATTR_R("min", -0.4), ATTR_R("max", 0.9)));
     case 2:
         return build(m->graph, OP_leaky_relu, NULL, INPUTS(x), ATTRS(ATTR_R("alpha", 0.1)));
+    case 3:
+    case 4:
+        return build(m->graph, OP_curve, NULL, INPUTS(x), ATTRS(ATTR_S("function", smooth[random_below(&m->state, 3)])));
+    case 5:
+    case 6:
+        return build(m->graph, OP_gated, NULL, INPUTS(x), ATTRS(ATTR_S("function", gated[random_below(&m->state, 3)])));
     default:
-        return build(m->graph, plain[random_below(&m->state, 4)], NULL, INPUTS(x), NO_ATTRS);
+        return build(m->graph, plain[random_below(&m->state, 3)], NULL, INPUTS(x), NO_ATTRS);
     }
 }
 
@@ -57,7 +64,7 @@ static inline Value *maker_move(Maker *m, Value *x) {
         list[i] = rank - 1 - i;
         ones[i] = 1;
     }
-    switch (random_below(&m->state, 5)) {
+    switch (rank == 0 ? 1 : random_below(&m->state, 5)) {
     case 0:
         return build(m->graph, OP_transpose, NULL, INPUTS(x), ATTRS(ATTR_L("perm", rank, list)));
     case 1:

@@ -35,6 +35,8 @@ static void print_attrs(const Node *node) {
             printf("%lld", (long long)attr->integer);
         else if (attr->kind == ATTR_REAL)
             printf("%.17g", attr->real);
+        else if (attr->kind == ATTR_TEXT)
+            printf("\"%s\"", attr->text);
         for (int k = 0; attr->kind == ATTR_INTS && k < attr->count; k++)
             printf("%s%lld", k == 0 ? "[" : ", ", (long long)attr->ints[k]);
         if (attr->kind == ATTR_INTS)
