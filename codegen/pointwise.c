@@ -159,6 +159,20 @@ static LLVMValueRef element_gate(Codegen *cg, const Node *node, const LLVMValueR
     return choose(cg, compare(cg, LLVMIntNE, in[1], const_like(in[1], 0)), in[0], const_like(in[0], 0));
 }
 
+static LLVMValueRef element_both(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    LLVMValueRef zero = const_like(in[0], 0), other = const_like(in[1], 0);
+    LLVMValueRef a = compare(cg, LLVMIntNE, in[0], zero), b = compare(cg, LLVMIntNE, in[1], other);
+    return as_unsigned(cg, LLVMBuildAnd(cg->builder, a, b, ""), 32);
+}
+
+static LLVMValueRef element_differ(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    LLVMValueRef zero = const_like(in[0], 0), other = const_like(in[1], 0);
+    LLVMValueRef a = compare(cg, LLVMIntNE, in[0], zero), b = compare(cg, LLVMIntNE, in[1], other);
+    return as_unsigned(cg, LLVMBuildXor(cg->builder, a, b, ""), 32);
+}
+
 /* The one "operand" is the logical index. */
 static LLVMValueRef element_random_mask(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     uint64_t threshold = (uint64_t)nearbyint(ldexp(attr_real(node, "ratio", 0), 32));

@@ -189,6 +189,51 @@ void emit_softmax(Codegen *cg, const Node *node) {
     rows_end(cg, &rows, 30);
 }
 
+/* A tensor that broadcasts to the rows' shape. */
+static Row rows_add_broadcast(Rows *rows, const Value *value) {
+    int64_t own[MAX_RANK], stride[MAX_RANK] = {0};
+    value_strides(value, own);
+    int shift = rows->shape.rank - value->shape.rank;
+    for (int d = 0; d < value->shape.rank; d++)
+        stride[d + shift] = value->shape.dim[d] == 1 ? 0 : own[d];
+    int64_t step = stride[rows->axis];
+    stride[rows->axis] = 0;
+    return (Row){value, space_stream(&rows->space, rows->order, stride, 0), step};
+}
+
+/* Element j, or the largest where it is masked, so that its term stays in the table; *shown: it is not masked. */
+static LLVMValueRef shown_load(Codegen *cg, const Rows *rows, const Row *x, const Row *mask, LLVMValueRef j, LLVMValueRef instead,
+                               LLVMValueRef *shown) {
+    *shown = compare(cg, LLVMIntNE, row_load(cg, rows, mask, j), const64(cg, 0));
+    return choose(cg, *shown, row_load(cg, rows, x, j), instead);
+}
+
+void emit_masked_softmax(Codegen *cg, const Node *node) {
+    Rows rows = rows_open(node, node->in[0]);
+    Row x = rows_add(&rows, node->in[0]), mask = rows_add_broadcast(&rows, node->in[1]), y = rows_add(&rows, node->out[0]);
+    rows_begin(cg, &rows);
+    Softmax soft = softmax_open(cg, node->in[0]);
+    nest_begin(cg, &rows.nest, &rows.space);
+    LLVMValueRef shown, zero = const64(cg, 0), least = const64(cg, INT32_MIN);
+    LLVMValueRef most = local_new(cg, cg->i64, least), sum = local_new(cg, cg->i64, zero);
+    Loop loop = row_loop(cg, &rows);
+    LLVMValueRef m = shown_load(cg, &rows, &x, &mask, loop.index, least, &shown);
+    local_set(cg, most, smax(cg, local_get(cg, cg->i64, most), m));
+    loop_end(cg, &loop);
+    soft.largest = local_get(cg, cg->i64, most);
+    loop = row_loop(cg, &rows);
+    LLVMValueRef term = softmax_term(cg, &soft, shown_load(cg, &rows, &x, &mask, loop.index, soft.largest, &shown));
+    local_set(cg, sum, add(cg, local_get(cg, cg->i64, sum), choose(cg, shown, term, zero)));
+    loop_end(cg, &loop);
+    soft.sum = smax(cg, local_get(cg, cg->i64, sum), const64(cg, 1));
+    loop = row_loop(cg, &rows);
+    LLVMValueRef p = probability(cg, &soft, shown_load(cg, &rows, &x, &mask, loop.index, soft.largest, &shown));
+    row_store(cg, &rows, &y, loop.index, choose(cg, shown, p, zero));
+    loop_end(cg, &loop);
+    nest_end(cg, &rows.nest);
+    rows_end(cg, &rows, 35);
+}
+
 void emit_log_softmax(Codegen *cg, const Node *node) {
     Rows rows = rows_open(node, node->in[0]);
     Row x = rows_add(&rows, node->in[0]), y = rows_add(&rows, node->out[0]);
@@ -356,5 +401,23 @@ void emit_count_correct(Codegen *cg, const Node *node) {
     nest_end(cg, &rows.nest);
     LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, arena_at(cg, out->offset), local_get(cg, cg->i64, correct),
                        LLVMAtomicOrderingMonotonic, false);
+    rows_end(cg, &rows, 3);
+}
+
+/* Position of the first of the largest elements. */
+void emit_argmax(Codegen *cg, const Node *node) {
+    Rows rows = rows_open(node, node->in[0]);
+    Row x = rows_add(&rows, node->in[0]), y = rows_add(&rows, node->out[0]);
+    rows_begin(cg, &rows);
+    nest_begin(cg, &rows.nest, &rows.space);
+    LLVMValueRef zero = const64(cg, 0), most = local_new(cg, cg->i64, const64(cg, INT64_MIN)), best = local_new(cg, cg->i64, zero);
+    Loop loop = row_loop(cg, &rows);
+    LLVMValueRef m = row_load(cg, &rows, &x, loop.index), before = local_get(cg, cg->i64, most);
+    LLVMValueRef larger = compare(cg, LLVMIntSGT, m, before);
+    local_set(cg, most, choose(cg, larger, m, before));
+    local_set(cg, best, choose(cg, larger, loop.index, local_get(cg, cg->i64, best)));
+    loop_end(cg, &loop);
+    row_store(cg, &rows, &y, zero, local_get(cg, cg->i64, best));
+    nest_end(cg, &rows.nest);
     rows_end(cg, &rows, 3);
 }

@@ -21,9 +21,10 @@ static int64_t broadcast_index(Shape whole, Shape part, int64_t k) {
     return at;
 }
 
-typedef enum { ADD, SUB, MUL, DIV, MOD, POW, MIN, MAX, EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, AND, OR, BINARY_COUNT } Binary;
+typedef enum { ADD, SUB, MUL, DIV, MOD, POW, MIN, MAX, EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, AND, OR, XOR, BINARY_COUNT } Binary;
 static const char *const binary_names[] = {
-    "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or"};
+    "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+    "And", "Or",  "Xor"};
 
 static Binary binary_find(const char *op_type) {
     for (int i = 0; i < BINARY_COUNT; i++)
@@ -50,6 +51,8 @@ static int64_t compare(Binary op, int order, int64_t a, int64_t b) {
         return order >= 0;
     case AND:
         return a != 0 && b != 0;
+    case XOR:
+        return (a != 0) != (b != 0);
     default:
         return a != 0 || b != 0;
     }

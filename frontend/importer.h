@@ -15,11 +15,13 @@ typedef struct Operand {
     Shape shape;
     const Onnx__TensorProto *proto; /* an initializer; decoded at first use */
     const OnnxTensor *constant;
-    const OnnxTensor *given; /* options->known: stands in where a constant is needed */
-    bool learns;             /* a float initializer with dimensions: a parameter unless it is used as a constant */
-    bool fixed;              /* depends on no input */
-    bool label;              /* class labels on their way to a loss */
-    int64_t batch_inside;    /* --batch: elements of the batch dimension that belong to one row; 0 = not known */
+    const OnnxTensor *given;        /* options->known: stands in where a constant is needed */
+    bool learns;                    /* a float initializer with dimensions: a parameter unless it is used as a constant */
+    bool fixed;                     /* depends on no input */
+    bool label;                     /* class labels on their way to a loss */
+    int64_t batch_inside;           /* --batch: elements of the batch dimension that belong to one row; 0 = not known */
+    double random_low, random_span; /* uniform random numbers that no value holds; span 0: it is none */
+    Value *scores, *shown;          /* the result of hiding scores where the mask is 0, on its way to a softmax; else NULL */
     Value *value;
 } Operand;
 
@@ -175,6 +177,22 @@ Value *node_map_axis(OnnxNode *node, Value *value, int axis, int64_t out, const 
 Value *node_take(OnnxNode *node, Value *value, int axis, int64_t count, const int64_t *index);
 /* The part [start, start + count) of an axis. */
 Value *node_slice(OnnxNode *node, Value *value, int axis, int64_t start, int64_t count);
+/* --- masks: lower_logic.c --- */
+/* Additive masks hide a score by at most LEAST_SCORE; HIDDEN_SCORE stands for minus infinity where no softmax follows. */
+#define LEAST_SCORE (-100.0)
+#define HIDDEN_SCORE 1e4
+Value *node_const_mask(OnnxNode *node, Shape shape, const int64_t *mask);
+/* The input, of type BOOL, as an integer mask; NULL after a diagnostic. */
+Value *node_mask(OnnxNode *node, int i);
+Value *node_mask_not(OnnxNode *node, Value *mask);
+/* 1 where mask, else 0, as real numbers. */
+Value *node_mask_number(OnnxNode *node, Value *mask);
+/* The mask of a constant that is added to scores, 1 where it is 0; NULL: it is no mask, without complaint. */
+Value *node_shown_by(OnnxNode *node, const OnnxTensor *bias);
+/* 1 with probability 1 - ratio; a stream of its own. Refuses where there is no loss to train. */
+Value *node_random_mask(OnnxNode *node, Shape shape, double ratio);
+/* a·b where b is a mask as numbers, possibly scaled: a gate. *known: it was. */
+Value *node_mul_by_mask(OnnxNode *node, Value *a, Value *b, bool *known);
 OnnxTensor *onnx_cast_tensor(OnnxNode *node, const OnnxTensor *in, int type);
 /* Strides, pads, dilations and kernel of a window; lower_conv.c. */
 typedef struct {

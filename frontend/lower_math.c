@@ -82,8 +82,32 @@ static Value *add_values(OnnxNode *node, Value *a, Value *b, const Operand *left
     return biased != NULL ? biased : node_emit(node, OP_add, INPUTS(a, b), NO_ATTRS);
 }
 
+/* Scores and a constant mask of 0 and large negative numbers or -inf; a softmax leaves out what it hides. */
+static bool add_mask(OnnxNode *node, int scores, Value *shown) {
+    Operand *bias = node->in[1 - scores];
+    const OnnxTensor *tensor = operand_constant(node->importer, bias);
+    double *finite = arena_alloc(node->importer->arena, (size_t)tensor->count + 1, sizeof *finite);
+    for (int64_t k = 0; k < tensor->count; k++)
+        finite[k] = tensor->reals[k] < -HIDDEN_SCORE ? -HIDDEN_SCORE : tensor->reals[k];
+    Value *x = node_value(node, scores);
+    Value *sum = node_emit(node, OP_add, INPUTS(x, node_const_value(node, tensor->shape, finite)), NO_ATTRS);
+    if (!node_set(node, 0, sum))
+        return false;
+    if (node_wants(node, 0) && shape_equal(sum->shape, x->shape)) {
+        node->out[0]->scores = x;
+        node->out[0]->shown = shown;
+    }
+    return true;
+}
+
 bool lower_add(OnnxNode *node) {
     Value *a, *b;
+    for (int i = 0; i < 2 && node->in_count == 2 && node->since >= 7; i++) {
+        Value *shown =
+            node->in[0] != NULL && node->in[1] != NULL ? node_shown_by(node, operand_constant(node->importer, node->in[i])) : NULL;
+        if (shown != NULL)
+            return add_mask(node, 1 - i, shown);
+    }
     if (!node_operands(node, &a, &b))
         return false;
     return node_set(node, 0, add_values(node, a, b, node->in[0], node->in[1]));
@@ -107,6 +131,12 @@ bool lower_mul(OnnxNode *node) {
             return node_set_typed(node, 0, node_broadcast_like(node, known != NULL ? known : node_mul_const(node, x, factor), a, b),
                                   node->in[1 - i]->type);
         }
+    for (int i = 0; i < 2; i++) {
+        bool masked;
+        Value *gated = node_mul_by_mask(node, i == 0 ? a : b, i == 0 ? b : a, &masked);
+        if (masked)
+            return node_set(node, 0, gated);
+    }
     Value *known = pattern_mul(node, a, b);
     return node_set(node, 0, known != NULL ? known : node_emit(node, OP_mul, INPUTS(a, b), NO_ATTRS));
 }
@@ -271,6 +301,9 @@ static bool lower_row(OnnxNode *node, Op op) {
     if (axis < 0)
         return false;
     Value *value = node_value(node, 0);
+    const Operand *operand = node->in[0];
+    if (op == OP_softmax && operand->shown != NULL && (node->since >= 13 || axis == in.rank - 1))
+        return node_set(node, 0, node_emit(node, OP_masked_softmax, INPUTS(operand->scores, operand->shown), ATTRS(ATTR_I("axis", axis))));
     if (node->since >= 13)
         return node_set(node, 0, node_emit(node, op, INPUTS(value), ATTRS(ATTR_I("axis", axis))));
     /* Before opset 13: over everything from the axis on. */

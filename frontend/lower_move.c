@@ -202,6 +202,8 @@ bool lower_identity(OnnxNode *node) {
 /* To a type that holds every value of the first: another name. */
 static bool cast_to(OnnxNode *node, int type) {
     const Operand *in = node->in[0];
+    if (in->type == TYPE(BOOL) && in->value != NULL && in->value->integer && onnx_type_is_real(type))
+        return node_set_typed(node, 0, node_mask_number(node, in->value), type);
     if ((in->label || (in->value != NULL && in->value->integer)) && onnx_type_is_integer(type) && type != TYPE(BOOL))
         return node_alias(node, 0, 0);
     if (type != TYPE(FLOAT) && type != TYPE(DOUBLE) && type != TYPE(FLOAT16))

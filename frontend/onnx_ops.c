@@ -20,11 +20,9 @@ static const struct {
     {"LayerNormalization", "leave the normalisation out"},
     {"GroupNormalization", "leave the normalisation out"},
     {"RMSNormalization", "leave the normalisation out"},
-    {"ReduceMax", "use MaxPool or GlobalMaxPool"},
     {"LpPool", "use AveragePool"},
     {"LRN", "leave the normalisation out"},
     {"ImageScaler", "scale the images when the data are read (--mean, --std)"},
-    {"Attention", "export at opset 20, where it is MatMul and Softmax"},
 };
 
 const OnnxOp *onnx_op_find(const char *op_type, const char *domain) {

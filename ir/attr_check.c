@@ -77,6 +77,8 @@ static const Rule rules[] = {
     {OP_gather_grad, "axis", ATTR_INT, true, RANGE_COUNT},
     {OP_gather_grad, "shape", ATTR_INTS, true, RANGE_SHAPE},
     {OP_softmax, "axis", ATTR_INT, true, RANGE_COUNT},
+    {OP_masked_softmax, "axis", ATTR_INT, true, RANGE_COUNT},
+    {OP_argmax, "axis", ATTR_INT, true, RANGE_COUNT},
     {OP_softmax_grad, "axis", ATTR_INT, true, RANGE_COUNT},
     {OP_log_softmax, "axis", ATTR_INT, true, RANGE_COUNT},
     {OP_log_softmax_grad, "axis", ATTR_INT, true, RANGE_COUNT},

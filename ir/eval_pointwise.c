@@ -289,3 +289,22 @@ static double gate_real(const Numbers *n, double a, double b) {
 void eval_gate(const Eval *eval, const Node *node) {
     pointwise(eval, node, &(Numbers){0}, gate, gate_real);
 }
+
+static int64_t both(const Numbers *n, int64_t a, int64_t b) {
+    (void)n;
+    return a != 0 && b != 0;
+}
+
+static int64_t differ(const Numbers *n, int64_t a, int64_t b) {
+    (void)n;
+    return (a != 0) != (b != 0);
+}
+
+/* Masks are exact in both modes. */
+void eval_both(const Eval *eval, const Node *node) {
+    pointwise(eval, node, &(Numbers){0}, both, NULL);
+}
+
+void eval_differ(const Eval *eval, const Node *node) {
+    pointwise(eval, node, &(Numbers){0}, differ, NULL);
+}

@@ -112,6 +112,67 @@ void eval_softmax(const Eval *eval, const Node *node) {
         softmax_row(&rows, eval_exact(eval, node->out[0]), eval_in(eval, node, 0), eval_out(eval, node, 0), row_start(&rows, r));
 }
 
+/* The row as if the elements where mask is 0 were not there. */
+static void masked_row(const Rows *rows, bool exact, const Tensor *x, Tensor *y, const int64_t *mask, int64_t at) {
+    int64_t top = INT64_MIN, sum = 0;
+    double real_top = -INFINITY, real_sum = 0;
+    for (int64_t j = 0; j < rows->length; j++) {
+        int64_t i = at + j * rows->step;
+        if (mask[j] != 0 && exact)
+            top = x->mantissa[i] > top ? x->mantissa[i] : top;
+        else if (mask[j] != 0)
+            real_top = x->real[i] > real_top ? x->real[i] : real_top;
+    }
+    for (int64_t j = 0; j < rows->length; j++) {
+        int64_t i = at + j * rows->step;
+        if (mask[j] != 0 && exact)
+            sum += exponential(top - x->mantissa[i], x->exponent);
+        else if (mask[j] != 0)
+            real_sum += exp(x->real[i] - real_top);
+    }
+    for (int64_t j = 0; j < rows->length; j++) {
+        int64_t i = at + j * rows->step;
+        if (exact)
+            y->mantissa[i] = mask[j] != 0 ? (exponential(top - x->mantissa[i], x->exponent) * (1 << 15) + sum / 2) / sum : 0;
+        else
+            y->real[i] = mask[j] != 0 ? exp(x->real[i] - real_top) / real_sum : 0;
+    }
+}
+
+void eval_masked_softmax(const Eval *eval, const Node *node) {
+    Shape shape = node->in[0]->shape;
+    Rows rows = rows_of(shape, attr_int(node, "axis", 0));
+    int64_t n = shape_elements(shape), *whole = calloc((size_t)n + 1, sizeof *whole), *mask = calloc((size_t)rows.length + 1, sizeof *mask);
+    if (whole == NULL || mask == NULL)
+        internal_error("out of memory");
+    Walk walk = walk_broadcast(shape, node->in[1]->shape);
+    for (int64_t i = 0; i < n; i++, walk_next(&walk))
+        whole[i] = eval_in(eval, node, 1)->mantissa[walk.offset];
+    for (int64_t r = 0; r < rows.rows; r++) {
+        for (int64_t j = 0; j < rows.length; j++)
+            mask[j] = whole[row_start(&rows, r) + j * rows.step];
+        masked_row(&rows, eval_exact(eval, node->out[0]), eval_in(eval, node, 0), eval_out(eval, node, 0), mask, row_start(&rows, r));
+    }
+    free(whole);
+    free(mask);
+}
+
+/* Position of the first of the largest elements. */
+void eval_argmax(const Eval *eval, const Node *node) {
+    Rows rows = rows_of(node->in[0]->shape, attr_int(node, "axis", 0));
+    const Tensor *x = eval_in(eval, node, 0);
+    bool exact = eval_exact(eval, node->in[0]);
+    for (int64_t r = 0; r < rows.rows; r++) {
+        int64_t start = row_start(&rows, r), best = 0;
+        for (int64_t j = 1; j < rows.length; j++) {
+            int64_t i = start + j * rows.step, k = start + best * rows.step;
+            if (exact ? x->mantissa[i] > x->mantissa[k] : x->real[i] > x->real[k])
+                best = j;
+        }
+        eval_out(eval, node, 0)->mantissa[r] = best;
+    }
+}
+
 void eval_softmax_grad(const Eval *eval, const Node *node) {
     Rows rows = rows_of(node->in[0]->shape, attr_int(node, "axis", 0));
     const Tensor *dy = eval_in(eval, node, 0), *y = eval_in(eval, node, 1);

@@ -94,6 +94,24 @@ bool infer_broadcast(Node *node, Diag *diag) {
     return infer_out(node, 0, shape);
 }
 
+bool infer_masks(Node *node, Diag *diag) {
+    Shape shape;
+    if (!shape_broadcast(node->in[0]->shape, node->in[1]->shape, &shape))
+        return infer_refuse(node, diag, "shapes %s and %s do not broadcast", text(node, node->in[0]->shape),
+                            text(node, node->in[1]->shape));
+    return infer_integer_out(node, 0, shape, T_I8, 1);
+}
+
+/* The mask broadcasts to the other operand. */
+bool infer_masked(Node *node, Diag *diag) {
+    Shape x = node->in[0]->shape, shape;
+    if (axis_of(node, diag) < 0)
+        return false;
+    if (!shape_broadcast(x, node->in[1]->shape, &shape) || !shape_equal(shape, x))
+        return infer_refuse(node, diag, "mask %s does not broadcast to %s", text(node, node->in[1]->shape), text(node, x));
+    return infer_out(node, 0, x);
+}
+
 bool infer_bias(Node *node, Diag *diag) {
     int axis = axis_of(node, diag);
     if (axis < 0)
@@ -297,6 +315,16 @@ bool infer_labelled(Node *node, Diag *diag) {
     if (!shape_equal(labels, node->in[1]->shape))
         return infer_refuse(node, diag, "labels %s, expected %s", text(node, node->in[1]->shape), text(node, labels));
     return infer_out(node, 0, labels);
+}
+
+bool infer_argmax(Node *node, Diag *diag) {
+    int axis = axis_of(node, diag);
+    if (axis < 0)
+        return false;
+    int64_t last = node->in[0]->shape.dim[axis] - 1;
+    if (last < 0)
+        return infer_refuse(node, diag, "axis %d of %s is empty", axis, text(node, node->in[0]->shape));
+    return infer_integer_out(node, 0, without_axis(node->in[0]->shape, axis), last <= 127 ? T_I8 : last <= 32767 ? T_I16 : T_I32, last);
 }
 
 bool infer_pick_grad(Node *node, Diag *diag) {

@@ -224,6 +224,7 @@ int node_exponent_constant(const Node *node) {
     case OP_curve_grad:
     case OP_sqrt:
     case OP_softmax:
+    case OP_masked_softmax:
     case OP_log_softmax_grad:
     case OP_cross_entropy_grad:
         return -15;

@@ -35,7 +35,7 @@ typedef struct {
 } Scaler;
 
 static bool is_mask(const Node *node) {
-    return node != NULL && (node->op == OP_positive || node->op == OP_inside);
+    return node != NULL && (node->op == OP_positive || node->op == OP_inside || node->op == OP_argmax);
 }
 
 /* Bits that hold |m| <= bound with a sign, at the symmetric bounds of rescale. */

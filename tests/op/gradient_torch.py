@@ -101,6 +101,13 @@ FUNCTIONS = {
     "hard_swish": F.hardswish,
 }
 
+
+def masked_softmax(a, x, mask):
+    """Zeros where masked; a row that is masked everywhere is zero."""
+    p = torch.softmax(x.masked_fill(mask == 0, -float("inf")), a["axis"])
+    return p.nan_to_num(0.0)
+
+
 OPS = {
     "mul_const": lambda a, x: x * a["value"],
     "matmul": lambda a, x, w: transposed(x, a["ta"]) @ transposed(w, a["tb"]),
@@ -134,6 +141,7 @@ OPS = {
     "broadcast": lambda a, x: x.broadcast_to(a["shape"]),
     "concat": lambda a, *x: torch.cat(x, a["axis"]),
     "softmax": lambda a, x: torch.softmax(x, a["axis"]),
+    "masked_softmax": masked_softmax,
     "log_softmax": lambda a, x: torch.log_softmax(x, a["axis"]),
     "cross_entropy": lambda a, x, t: labelled(a, torch.log_softmax(x, a["axis"]), t),
     "pick": labelled,
