@@ -94,11 +94,12 @@ bool lower_softplus(OnnxNode *node) {
     return node_set(node, 0, pattern_softplus(node, argument(node)));
 }
 
-/* scale·(max(x, 0) + α·(e^min(x/β, 0) − 1)) */
+/* scale·(max(x, 0) + α·(e^min(x/β, 0) − 1)). The hinge reads the same 8 bits as the curve: their derivatives must agree on the sign of x.
+ */
 static Value *exponential_unit(OnnxNode *node, double alpha, double beta, double scale) {
     Value *x = argument(node);
     Value *below = curve(node, beta == 1 ? x : node_mul_const(node, x, 1 / beta), "exp_below");
-    Value *y = sum(node, relu(node, x), alpha == 1 ? below : node_mul_const(node, below, alpha));
+    Value *y = sum(node, gated(node, x, "hinge"), alpha == 1 ? below : node_mul_const(node, below, alpha));
     return scale == 1 ? y : node_mul_const(node, y, scale);
 }
 
@@ -120,7 +121,10 @@ bool lower_celu(OnnxNode *node) {
 
 bool lower_hard_sigmoid(OnnxNode *node) {
     double alpha = node_attr_real(node, "alpha", 0.2), beta = node_attr_real(node, "beta", 0.5);
-    Value *line = sum(node, node_mul_const(node, argument(node), alpha), scalar(node, beta));
+    Value *x = argument(node);
+    if (beta == 0.5) /* the table's line is x/6 + 1/2 */
+        return node_set(node, 0, curve(node, fabs(6 * alpha - 1) < 1e-6 ? x : node_mul_const(node, x, 6 * alpha), "hard_sigmoid"));
+    Value *line = sum(node, node_mul_const(node, x, alpha), scalar(node, beta));
     return node_set(node, 0, node_clip(node, line, 0, 1));
 }
 
@@ -131,7 +135,7 @@ bool lower_thresholded_relu(OnnxNode *node) {
     return node_set(node, 0, mask == NULL ? NULL : node_emit(node, OP_gate, INPUTS(x, mask), NO_ATTRS));
 }
 
-/* max(x, 0) − slope·max(−x, 0) */
+/* max(x, 0) + slope·(x − max(x, 0)): at 0 the derivative is the slope. */
 bool lower_prelu(OnnxNode *node) {
     if (!node_check_inputs(node, 2, 2))
         return false;
@@ -151,9 +155,8 @@ bool lower_prelu(OnnxNode *node) {
                            shape_text(node->importer->arena, x->shape));
     if (shape.rank != slope->shape.rank)
         slope = node_reshape(node, slope, shape);
-    Value *below = relu(node, node_emit(node, OP_neg, INPUTS(x), NO_ATTRS));
-    Value *sloped = node_emit(node, OP_mul, INPUTS(below, slope), NO_ATTRS);
-    return node_set(node, 0, node_emit(node, OP_sub, INPUTS(relu(node, x), sloped), NO_ATTRS));
+    Value *above = relu(node, x), *below = node_emit(node, OP_sub, INPUTS(x, above), NO_ATTRS);
+    return node_set(node, 0, sum(node, above, node_emit(node, OP_mul, INPUTS(below, slope), NO_ATTRS)));
 }
 
 bool lower_softsign(OnnxNode *node) {

@@ -57,12 +57,13 @@ Value *pattern_swish(OnnxNode *node, Value *x, double alpha) {
 
 Value *pattern_softplus(OnnxNode *node, Value *x) {
     Value *tail = node_emit(node, OP_curve, INPUTS(x), ATTRS(ATTR_S("function", "softplus_tail")));
-    return node_emit(node, OP_add, INPUTS(node_emit(node, OP_relu, INPUTS(x), NO_ATTRS), tail), NO_ATTRS);
+    Value *hinge = node_emit(node, OP_gated, INPUTS(x), ATTRS(ATTR_S("function", "hinge")));
+    return node_emit(node, OP_add, INPUTS(hinge, tail), NO_ATTRS);
 }
 
 /* The argument of pattern_softplus's result. */
 static Value *softplus_argument(const Value *value) {
-    if (!made_by(value, OP_add) || !made_by(value->def->in[0], OP_relu))
+    if (!made_by(value, OP_add) || !made_by(value->def->in[0], OP_gated))
         return NULL;
     Value *x = curve_argument(value->def->in[1], "softplus_tail");
     return x == value->def->in[0]->def->in[0] ? x : NULL;
@@ -126,10 +127,8 @@ Value *pattern_log(OnnxNode *node, Value *x) {
     if (x == NULL)
         return NULL;
     Value *argument = curve_argument(x, "sigmoid");
-    if (argument != NULL) { /* −softplus(−x) */
-        Value *minus = node_emit(node, OP_neg, INPUTS(argument), NO_ATTRS);
-        return node_emit(node, OP_neg, INPUTS(pattern_softplus(node, minus)), NO_ATTRS);
-    }
+    if (argument != NULL) /* x − softplus(x): exact in integers */
+        return node_emit(node, OP_sub, INPUTS(argument, pattern_softplus(node, argument)), NO_ATTRS);
     if (made_by(x, OP_softmax))
         return node_emit(node, OP_log_softmax, INPUTS(x->def->in[0]), x->def->attrs, x->def->attr_count);
     Value *grown = without_addend(x, 1);

@@ -90,12 +90,28 @@ static double mish_slope(double x) {
     return g + x * (1 - g * g) * sigmoid(x);
 }
 
+static double hard_sigmoid(double x) {
+    return fmin(fmax(x / 6 + 0.5, 0), 1);
+}
+
+static double hard_sigmoid_slope(double x) {
+    return fabs(x) > 3 ? 0 : 1.0 / 6;
+}
+
 static double hard_swish(double x) {
-    return x * fmin(fmax(x / 6 + 0.5, 0), 1);
+    return x * hard_sigmoid(x);
 }
 
 static double hard_swish_slope(double x) {
     return x < -3 ? 0 : x > 3 ? 1 : x / 3 + 0.5;
+}
+
+static double hinge(double x) {
+    return x > 0 ? x : 0;
+}
+
+static double hinge_slope(double x) {
+    return x > 0;
 }
 
 enum { ONE = 1 << 15 };
@@ -117,6 +133,8 @@ static const Function functions[] = {
     {"softplus_tail", FORM_PLAIN, CURVE(softplus_tail, 4, EVEN), CURVE(sigmoid, 4, {-ONE, 1}, {ONE, -1}), softplus_tail,
      softplus_tail_slope},
     {"exp_below", FORM_PLAIN, CURVE(exp_below, 4, {0, 0}, {-ONE, 1}), CURVE(exp_below, 4, {0, 0}, {0, 1}), exp_below, exp_below_slope},
+    {"hard_sigmoid", FORM_PLAIN, CURVE(hard, 2, MIRRORED), CURVE(hard_grad, 2, EVEN), hard_sigmoid, hard_sigmoid_slope},
+    {"hinge", FORM_GATED, CURVE(hard, 2, {ONE, 0}, {0, 0}), CURVE(hard, 2, {ONE, 0}, {0, 0}), hinge, hinge_slope},
     {"gelu", FORM_GATED, CURVE(normal, 3, MIRRORED), CURVE(gelu_grad, 3, MIRRORED), gelu, gelu_slope},
     {"gelu_tanh", FORM_GATED, CURVE(gelu_tanh, 3, MIRRORED), CURVE(gelu_tanh_grad, 3, MIRRORED), gelu_tanh, gelu_tanh_slope},
     {"swish", FORM_GATED, CURVE(sigmoid, 4, MIRRORED), CURVE(swish_grad, 4, MIRRORED), swish, swish_slope},

@@ -144,6 +144,7 @@ def curves():
     table("table_mish", "tanh(softplus(±i / 64)), 15 fraction bits", both_sides(mish_gate, 16))
     table("table_mish_grad", "mish'(±i / 64), 15 fraction bits", both_sides(mish_grad, 16))
     table("table_hard", "min(i / 1536 + 1 / 2, 1), 15 fraction bits", intervals(hard_gate, 4))
+    table("table_hard_grad", "the derivative of hard, 15 fraction bits", intervals(lambda x: Decimal(0) if x > 3 else ONE / 6, 4))
     table("table_hard_swish_grad", "hardswish'(i / 256), 15 fraction bits", intervals(hard_swish_grad, 4))
     table("table_softplus_tail", "ln(1 + e^(-i / 64)), 15 fraction bits", intervals(lambda x: (ONE + (-x).exp()).ln(), 16))
     table("table_exp_below", "e^(-i / 64), 15 fraction bits", intervals(lambda x: (-x).exp(), 16))

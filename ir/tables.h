@@ -23,6 +23,7 @@ extern const int32_t table_swish_grad[TABLE_INTERVALS + 1];
 extern const int32_t table_mish[2 * (TABLE_INTERVALS + 1)];
 extern const int32_t table_mish_grad[2 * (TABLE_INTERVALS + 1)];
 extern const int32_t table_hard[TABLE_INTERVALS + 1];
+extern const int32_t table_hard_grad[TABLE_INTERVALS + 1];
 extern const int32_t table_hard_swish_grad[TABLE_INTERVALS + 1];
 extern const int32_t table_softplus_tail[TABLE_INTERVALS + 1];
 extern const int32_t table_exp_below[TABLE_INTERVALS + 1];

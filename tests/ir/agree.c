@@ -54,6 +54,8 @@ static const Case cases[] = {
     {OP_curve, 2, X8 "  %r = curve %x {function=\"cos\"}\n"},
     {OP_curve, 2, X8 "  %r = curve %x {function=\"softplus_tail\"}\n"},
     {OP_curve, 2, X8 "  %r = curve %x {function=\"exp_below\"}\n"},
+    {OP_curve, 2, X8 "  %r = curve %x {function=\"hard_sigmoid\"}\n"},
+    {OP_gated, 2 * 127, X8 "  %r = gated %x {function=\"hinge\"}\n"},
     {OP_gated, 2 * 127, X8 "  %r = gated %x {function=\"gelu\"}\n"},
     {OP_gated, 2 * 127, X8 "  %r = gated %x {function=\"gelu_tanh\"}\n"},
     {OP_gated, 2 * 127, X8 "  %r = gated %x {function=\"swish\"}\n"},

@@ -52,17 +52,17 @@ static double worst(const char *name, const char *op, bool slope, int last) {
     return most;
 }
 
-/* docs/operators.md: at most 2^-14 over the whole range, of sin and cos below 2^10; the slope of hard_swish apart from its jumps, which no
- * mantissa here falls on. */
+/* docs/operators.md: at most 2^-14 over the whole range, of sin and cos below 2^10; the slopes of hard_sigmoid and hard_swish apart from
+ * their jumps, which no mantissa here falls on. */
 static void functions(void **state) {
     (void)state;
-    static const char *const plain[] = {"sigmoid", "tanh", "erf", "softplus_tail", "exp_below", "sin", "cos"};
-    static const char *const gated[] = {"gelu", "gelu_tanh", "swish", "mish", "hard_swish"};
+    static const char *const plain[] = {"sigmoid", "tanh", "erf", "softplus_tail", "exp_below", "hard_sigmoid", "sin", "cos"};
+    static const char *const gated[] = {"hinge", "gelu", "gelu_tanh", "swish", "mish", "hard_swish"};
     double bound = ldexp(1, -14);
-    for (int i = 0; i < 12; i++) {
-        const char *name = i < 7 ? plain[i] : gated[i - 7];
-        int last = i == 5 || i == 6 ? 3 : 20;
-        double value = worst(name, i < 7 ? "curve" : "gated", false, last), slope = worst(name, "curve_grad", true, last);
+    for (int i = 0; i < 14; i++) {
+        const char *name = i < 8 ? plain[i] : gated[i - 8];
+        int last = i == 6 || i == 7 ? 3 : 20;
+        double value = worst(name, i < 8 ? "curve" : "gated", false, last), slope = worst(name, "curve_grad", true, last);
         print_message("%s: largest errors %.3f and %.3f (derivative) in units of 2^-15\n", name, ldexp(value, 15), ldexp(slope, 15));
         assert_true(value <= bound);
         assert_true(slope <= bound);

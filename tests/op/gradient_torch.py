@@ -94,6 +94,8 @@ FUNCTIONS = {
     "cos": torch.cos,
     "softplus_tail": lambda x: F.softplus(x) - torch.relu(x),
     "exp_below": lambda x: F.elu(x) - torch.relu(x),
+    "hard_sigmoid": lambda x: torch.clamp(x / 6 + 0.5, 0, 1),
+    "hinge": torch.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "swish": F.silu,
