@@ -424,9 +424,9 @@ const char *ex_wide(Exporter *x, const Value *value) {
     Exported *known = &x->values[value->id];
     if (known->wide != NULL)
         return known->wide;
-    if (value->integer)
+    if (value->integer && value->kind == VALUE_INPUT)
         known->wide = ex_refuse(x, value->def, "integer tensors such as '%s' have no int8 form", value->name);
-    else if (value->type == T_I8)
+    else if (value->type == T_I8 && !value->integer)
         known->wide = ex_cast(x, ex_narrow(x, value), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
     else if (value->kind == VALUE_INPUT)
         known->wide = wide_input(x, value);

@@ -74,7 +74,8 @@ static bool is_sum(const Value *value) {
 
 static int node_bits(Exporter *x, const Node *node) {
     const Value *in = node->in[0];
-    if (node->op == OP_relu || node->op == OP_clip || node->op == OP_neg || node->op == OP_abs || ex_is_move(node->op))
+    if (node->op == OP_relu || node->op == OP_clip || node->op == OP_neg || node->op == OP_abs || node->op == OP_gate ||
+        node->op == OP_pick || ex_is_move(node->op))
         return ex_bits(x, in);
     if (is_sum(node->out[0]))
         return sum_bits(x, node, EXACT_BITS);
@@ -268,6 +269,43 @@ static const char *leaky(Exporter *x, const Node *node) {
     return EMIT(x, "Mul", in, EMIT(x, "Where", negative, ex_f64(x, slope), power_of_two(x, 24)));
 }
 
+/* Masks are 0 and 1 in float64. */
+static const char *positive(Exporter *x, const Node *node) {
+    return to_double(x, EMIT(x, "Greater", ex_wide(x, node->in[0]), ex_f64(x, 0)));
+}
+
+static const char *differ(Exporter *x, const Node *node) {
+    return EMIT(x, "Abs", EMIT(x, "Sub", ex_wide(x, node->in[0]), ex_wide(x, node->in[1])));
+}
+
+/* ConvTranspose on float32: exact where no sum leaves 24 bits. */
+static const char *conv_dgrad(Exporter *x, const Node *node) {
+    enum { FLOAT_BITS = 24 };
+    const Shape *in = &node->in[0]->shape, *w = &node->in[1]->shape, *shape = &node->out[0]->shape;
+    int n;
+    const int64_t *strides = attr_ints(node, "strides", &n), *dilations = attr_ints(node, "dilations", &n);
+    const int64_t *pads = attr_ints(node, "pads", &n);
+    int64_t extra[MAX_RANK];
+    n = in->rank - 2;
+    for (int i = 0; i < n; i++) {
+        int64_t reached = strides[i] * (in->dim[i + 2] - 1) + dilations[i] * (w->dim[i + 2] - 1) + 1;
+        extra[i] = shape->dim[i + 2] - (reached - pads[i] - pads[n + i]);
+        if (extra[i] >= strides[i])
+            return ex_refuse(x, node, "its output is longer than its windows");
+    }
+    if (node->out[0]->bound > (int64_t)1 << FLOAT_BITS)
+        return ex_refuse(x, node, "its sums may need more than the 24 bits of float32");
+    const char *a = ex_cast(x, ex_narrow(x, node->in[0]), ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT);
+    Onnx__NodeProto *out =
+        ex_node(x, "ConvTranspose", EX_NAMES(a, ex_cast(x, ex_narrow(x, node->in[1]), ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT)));
+    ex_attr_ints(x, out, "strides", n, strides);
+    ex_attr_ints(x, out, "dilations", n, dilations);
+    ex_attr_ints(x, out, "pads", 2 * n, pads);
+    ex_attr_ints(x, out, "output_padding", n, extra);
+    ex_attr_int(x, out, "group", attr_int(node, "group", 1));
+    return to_double(x, ex_output(out));
+}
+
 /* --- function tables --- */
 
 static const char *doubles(Exporter *x, const double *values, int count) {
@@ -366,10 +404,15 @@ static const char *largest(Exporter *x, const char *in, int64_t axis) {
     return ex_output(out);
 }
 
-static Row row(Exporter *x, const Node *node) {
+/* mask: NULL, or which elements count. */
+static Row row(Exporter *x, const Node *node, const char *mask) {
     enum { MOST = 40 };
     int64_t axis = attr_int(node, "axis", 0);
     const char *in = ex_wide(x, node->in[0]);
+    if (mask != NULL) {
+        const char *shown = ex_cast(x, mask, ONNX__TENSOR_PROTO__DATA_TYPE__BOOL);
+        in = EMIT(x, "Where", shown, in, largest(x, EMIT(x, "Where", shown, in, ex_f64(x, INT32_MIN)), axis));
+    }
     Row r = {.below = EMIT(x, "Sub", largest(x, in, axis), in)};
     const char *scaled = EMIT(x, "Mul", r.below, ex_f64(x, LOG2E));
     const char *t = ex_round(x, scaled, ex_power(x, ex_exponent_of(x, node->in[0]), -1, -14));
@@ -381,13 +424,17 @@ static Row row(Exporter *x, const Node *node) {
     for (int k = 0; k <= MOST; k++)
         shift[k] = ldexp(1.0, 14 - k);
     r.terms = EMIT(x, "Floor", EMIT(x, "Mul", v, gathered(x, doubles(x, shift, MOST + 1), i)));
+    if (mask != NULL)
+        r.terms = EMIT(x, "Mul", r.terms, mask);
     r.sum = summed(x, r.terms, 1, &axis, true);
+    if (mask != NULL)
+        r.sum = EMIT(x, "Max", r.sum, ex_f64(x, 1));
     return r;
 }
 
 /* floor((n · 2^15 + floor(S / 2)) / S): below 2^46, so that no quotient rounds up to an integer. */
 static const char *softmax(Exporter *x, const Node *node) {
-    Row r = row(x, node);
+    Row r = row(x, node, node->op == OP_masked_softmax ? ex_wide(x, node->in[1]) : NULL);
     const char *up = EMIT(x, "Add", EMIT(x, "Mul", r.terms, power_of_two(x, 15)), floor_of(x, r.sum, 1));
     return EMIT(x, "Floor", EMIT(x, "Div", up, r.sum));
 }
@@ -406,7 +453,7 @@ static const char *bit_length(Exporter *x, const char *in, int rank) {
 
 static const char *log_softmax(Exporter *x, const Node *node) {
     enum { MOST = 52 };
-    Row r = row(x, node);
+    Row r = row(x, node, NULL);
     const char *length = bit_length(x, r.sum, node->in[0]->shape.rank);
     double shift[MOST + 1];
     for (int b = 0; b <= MOST; b++)
@@ -418,6 +465,29 @@ static const char *log_softmax(Exporter *x, const Node *node) {
     const char *z = ex_round(x, r.below, ex_power(x, ex_exponent_of(x, node->in[0]), -1, 16));
     z = EMIT(x, "Min", z, power_of_two(x, 30));
     return EMIT(x, "Neg", EMIT(x, "Add", z, lambda));
+}
+
+/* ArgMax, or the largest element itself; keepdims 0. */
+static const char *over_axis(Exporter *x, const Node *node, const char *type) {
+    int64_t axis = attr_int(node, "axis", 0);
+    Onnx__NodeProto *out = ex_node(x, type, EX_NAMES(ex_wide(x, node->in[0])));
+    if (strcmp(type, "ArgMax") == 0)
+        ex_attr_int(x, out, "axis", axis);
+    else
+        ex_attr_ints(x, out, "axes", 1, &axis);
+    ex_attr_int(x, out, "keepdims", 0);
+    return ex_output(out);
+}
+
+/* -x at the place of the largest: rounding x before or after the comparison keeps the order. */
+static const char *pick(Exporter *x, const Node *node) {
+    const Node *place = node->in[1]->kind == VALUE_NODE ? node->in[1]->def : NULL;
+    const Value *in = node->in[0];
+    if (in->kind == VALUE_NODE && in->def->op == OP_rescale && (place == NULL || place->in[0] != in))
+        in = in->def->in[0];
+    if (place == NULL || place->op != OP_argmax || place->in[0] != in || attr_int(place, "axis", 0) != attr_int(node, "axis", 0))
+        return ex_refuse(x, node, "pick has no int8 form");
+    return EMIT(x, "Neg", over_axis(x, node, "ReduceMax"));
 }
 
 /* --- all --- */
@@ -476,7 +546,21 @@ const char *ex_operator(Exporter *x, const Node *node) {
         return reduce_sum(x, node);
     case OP_sumpool:
         return sumpool(x, node);
+    case OP_conv_dgrad:
+        return conv_dgrad(x, node);
+    case OP_positive:
+        return positive(x, node);
+    case OP_both:
+    case OP_gate:
+        return binary(x, node, "Mul", false);
+    case OP_differ:
+        return differ(x, node);
+    case OP_argmax:
+        return to_double(x, over_axis(x, node, "ArgMax"));
+    case OP_pick:
+        return pick(x, node);
     case OP_softmax:
+    case OP_masked_softmax:
         return softmax(x, node);
     case OP_log_softmax:
         return log_softmax(x, node);

@@ -74,6 +74,7 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_matmul:
         return matmul_rows(node, data);
     case OP_conv:
+    case OP_conv_dgrad:
         return !data[node->in[1]->id];
     case OP_bias:
         return !data[node->in[1]->id] && attr_int(node, "axis", 1) != 0;
@@ -81,7 +82,12 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_sub:
     case OP_mul:
     case OP_div:
+    case OP_gate:
+    case OP_both:
+    case OP_differ:
         return pointwise_rows(node, data);
+    case OP_masked_softmax:
+        return attr_int(node, "axis", 0) != 0 && pointwise_rows(node, data);
     case OP_concat:
         for (int i = 0; i < node->in_count; i++)
             if (!data[node->in[i]->id])
@@ -102,6 +108,8 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
         return !lists(node, "axes", 0);
     case OP_softmax:
     case OP_log_softmax:
+    case OP_argmax:
+    case OP_pick:
         return attr_int(node, "axis", 0) != 0;
     case OP_reshape:
     case OP_rescale:
@@ -110,6 +118,7 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_relu:
     case OP_leaky_relu:
     case OP_clip:
+    case OP_positive:
     case OP_curve:
     case OP_gated:
     case OP_abs:
@@ -128,7 +137,7 @@ bool ex_find_rows(Exporter *x) {
     x->data = data_values(graph);
     for (int i = 0; i < graph->value_count; i++) {
         const Value *value = graph->values[i];
-        if (!needed[i] || !x->data[i] || value->integer)
+        if (!needed[i] || !x->data[i] || (value->integer && value->kind == VALUE_INPUT))
             continue;
         rows = rows < 0 && value->shape.rank > 0 ? value->shape.dim[0] : rows;
         if (value->shape.rank == 0 || value->shape.dim[0] != rows || shape_elements(value->shape) == 0)

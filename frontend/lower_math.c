@@ -84,8 +84,8 @@ static Value *add_values(OnnxNode *node, Value *a, Value *b, const Operand *left
 
 /* Scores and a constant mask of 0 and large negative numbers or -inf; a softmax leaves out what it hides. */
 static bool add_mask(OnnxNode *node, int scores, Value *shown) {
-    Operand *bias = node->in[1 - scores];
-    const OnnxTensor *tensor = operand_constant(node->importer, bias);
+    const OnnxTensor *tensor = node_constant(node, 1 - scores, "the mask");
+    node->in[1 - scores]->learns = false; /* a mask that the exporter stored is no parameter */
     double *finite = arena_alloc(node->importer->arena, (size_t)tensor->count + 1, sizeof *finite);
     for (int64_t k = 0; k < tensor->count; k++)
         finite[k] = tensor->reals[k] < -HIDDEN_SCORE ? -HIDDEN_SCORE : tensor->reals[k];
@@ -103,8 +103,9 @@ static bool add_mask(OnnxNode *node, int scores, Value *shown) {
 bool lower_add(OnnxNode *node) {
     Value *a, *b;
     for (int i = 0; i < 2 && node->in_count == 2 && node->since >= 7; i++) {
-        Value *shown =
-            node->in[0] != NULL && node->in[1] != NULL ? node_shown_by(node, operand_constant(node->importer, node->in[i])) : NULL;
+        const Operand *operand = node->in[0] != NULL && node->in[1] != NULL ? node->in[i] : NULL;
+        bool stored = operand != NULL && operand->value == NULL && (operand->proto != NULL || operand->constant != NULL);
+        Value *shown = stored ? node_shown_by(node, node_constant(node, i, "the mask")) : NULL;
         if (shown != NULL)
             return add_mask(node, 1 - i, shown);
     }
