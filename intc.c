@@ -291,6 +291,7 @@ static void print_help(void) {
          "  --dim NAME=N            bind a symbolic dimension\n"
          "  --loss=LOSS             auto (default), cross-entropy, mse\n"
          "  --output=NAME           the output that the loss reads\n"
+         "  --batchnorm=MODE        train (default): statistics of the batch; frozen: the running ones\n"
          "  --train=GLOB[,GLOB]     parameters that learn\n"
          "  --freeze=GLOB[,GLOB]    parameters that do not\n"
          "  --bits=4..8             mantissa bits of matrix and convolution operands\n"
@@ -336,6 +337,7 @@ enum {
     O_LOSS,
     O_OUTPUT,
     O_TRAIN,
+    O_BATCHNORM,
     O_FREEZE,
     O_BITS,
     O_TARGET,
@@ -352,16 +354,27 @@ enum {
 };
 
 static const struct option long_options[] = {
-    {"emit", required_argument, NULL, O_EMIT},         {"batch", required_argument, NULL, O_BATCH},
-    {"dim", required_argument, NULL, O_DIM},           {"loss", required_argument, NULL, O_LOSS},
-    {"output", required_argument, NULL, O_OUTPUT},     {"train", required_argument, NULL, O_TRAIN},
-    {"freeze", required_argument, NULL, O_FREEZE},     {"bits", required_argument, NULL, O_BITS},
-    {"target", required_argument, NULL, O_TARGET},     {"cpu", required_argument, NULL, O_CPU},
-    {"features", required_argument, NULL, O_FEATURES}, {"cc", required_argument, NULL, O_CC},
-    {"dump-after", required_argument, NULL, O_DUMP},   {"stop-after", required_argument, NULL, O_STOP},
-    {"time-passes", no_argument, NULL, O_TIME},        {"list-passes", no_argument, NULL, O_LIST_PASSES},
-    {"list-ops", no_argument, NULL, O_LIST_OPS},       {"help", no_argument, NULL, O_HELP},
-    {"version", no_argument, NULL, O_VERSION},         {0},
+    {"emit", required_argument, NULL, O_EMIT},
+    {"batch", required_argument, NULL, O_BATCH},
+    {"dim", required_argument, NULL, O_DIM},
+    {"loss", required_argument, NULL, O_LOSS},
+    {"output", required_argument, NULL, O_OUTPUT},
+    {"batchnorm", required_argument, NULL, O_BATCHNORM},
+    {"train", required_argument, NULL, O_TRAIN},
+    {"freeze", required_argument, NULL, O_FREEZE},
+    {"bits", required_argument, NULL, O_BITS},
+    {"target", required_argument, NULL, O_TARGET},
+    {"cpu", required_argument, NULL, O_CPU},
+    {"features", required_argument, NULL, O_FEATURES},
+    {"cc", required_argument, NULL, O_CC},
+    {"dump-after", required_argument, NULL, O_DUMP},
+    {"stop-after", required_argument, NULL, O_STOP},
+    {"time-passes", no_argument, NULL, O_TIME},
+    {"list-passes", no_argument, NULL, O_LIST_PASSES},
+    {"list-ops", no_argument, NULL, O_LIST_OPS},
+    {"help", no_argument, NULL, O_HELP},
+    {"version", no_argument, NULL, O_VERSION},
+    {0},
 };
 
 /* Takes one option; -1: go on, else the exit status. */
@@ -403,6 +416,11 @@ static int take_option(Options *o, Arena *arena, int option) {
         return -1;
     case O_OUTPUT:
         o->import.output = optarg;
+        return -1;
+    case O_BATCHNORM:
+        if (strcmp(optarg, "train") != 0 && strcmp(optarg, "frozen") != 0)
+            return usage("--batchnorm=%s: expected train or frozen", optarg);
+        o->import.frozen_batchnorm = strcmp(optarg, "frozen") == 0;
         return -1;
     case O_TRAIN:
         o->pass.train = optarg;
@@ -462,6 +480,8 @@ static char *summary(Arena *arena, const Options *o) {
         text = arena_printf(arena, "%s --batch=%lld", text, (long long)o->import.batch);
     for (int i = 0; i < o->import.dim_count; i++)
         text = arena_printf(arena, "%s --dim %s=%lld", text, o->dims[i].name, (long long)o->dims[i].size);
+    if (o->import.frozen_batchnorm)
+        text = arena_printf(arena, "%s --batchnorm=frozen", text);
     if (o->pass.train != NULL)
         text = arena_printf(arena, "%s --train=%s", text, o->pass.train);
     if (o->pass.freeze != NULL)

@@ -31,9 +31,10 @@ typedef struct {
     int64_t batch; /* --batch; 0 = as exported, an error if that is symbolic */
     const DimBinding *dims;
     int dim_count;
-    const char *loss;   /* "auto", "cross-entropy", "mse"; NULL = no loss, targets or metric */
-    const char *output; /* the output that the loss reads; NULL = the only one */
-    bool training;      /* false: the inference graph only */
+    const char *loss;      /* "auto", "cross-entropy", "mse"; NULL = no loss, targets or metric */
+    const char *output;    /* the output that the loss reads; NULL = the only one */
+    bool training;         /* false: the inference graph only */
+    bool frozen_batchnorm; /* BatchNormalization uses its running statistics while training too */
     const KnownInput *known;
     int known_count;
 } ImportOptions;

@@ -15,11 +15,6 @@ static const OnnxOp rows[] = {
 static const struct {
     const char *op_type, *hint;
 } hints[] = {
-    {"BatchNormalization", "fold it into the convolution before it (export with dynamo=True) or leave it out"},
-    {"InstanceNormalization", "leave the normalisation out"},
-    {"LayerNormalization", "leave the normalisation out"},
-    {"GroupNormalization", "leave the normalisation out"},
-    {"RMSNormalization", "leave the normalisation out"},
     {"LpPool", "use AveragePool"},
     {"LRN", "leave the normalisation out"},
     {"ImageScaler", "scale the images when the data are read (--mean, --std)"},

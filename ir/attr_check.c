@@ -6,14 +6,24 @@
 #include <math.h>
 #include <string.h>
 
-typedef enum { RANGE_FLAG, RANGE_BITS, RANGE_COUNT, RANGE_ANY, RANGE_AXES, RANGE_SHAPE, RANGE_FUNCTION } Range;
+typedef enum {
+    RANGE_FLAG,
+    RANGE_BITS,
+    RANGE_COUNT,
+    RANGE_POSITIVE,
+    RANGE_FRACTION,
+    RANGE_ANY,
+    RANGE_AXES,
+    RANGE_SHAPE,
+    RANGE_FUNCTION
+} Range;
 
 typedef struct {
     Op op;
     const char *name;
     AttrKind kind;
     bool required;
-    Range range; /* integers and lists: BITS 2 to 31, COUNT 0 to 2^31 - 1 */
+    Range range; /* integers and lists: BITS 2 to 31, COUNT 0 to 2^31 - 1, POSITIVE from 1, FRACTION 0 to 16 */
 } Rule;
 
 #define WINDOW_RULES(op)                                                                                                                   \
@@ -37,6 +47,15 @@ static const Rule rules[] = {
     WINDOW_RULES(OP_conv_wgrad),
     {OP_conv_wgrad, "group", ATTR_INT, false, RANGE_COUNT},
     {OP_conv_wgrad, "shape", ATTR_INTS, true, RANGE_SHAPE},
+    {OP_share, "count", ATTR_INT, true, RANGE_POSITIVE},
+    {OP_share, "fraction", ATTR_INT, true, RANGE_FRACTION},
+    {OP_variance, "count", ATTR_INT, true, RANGE_POSITIVE},
+    {OP_variance, "centered", ATTR_INT, true, RANGE_FLAG},
+    {OP_rsqrt, "count", ATTR_INT, true, RANGE_POSITIVE},
+    {OP_rsqrt, "epsilon", ATTR_REAL, true, RANGE_ANY},
+    {OP_inv_sqrt, "epsilon", ATTR_REAL, true, RANGE_ANY},
+    {OP_normalize, "centered", ATTR_INT, true, RANGE_FLAG},
+    {OP_norm_grad, "centered", ATTR_INT, true, RANGE_FLAG},
     {OP_bias, "axis", ATTR_INT, true, RANGE_COUNT},
     {OP_leaky_relu, "alpha", ATTR_REAL, true, RANGE_ANY},
     {OP_leak, "alpha", ATTR_REAL, true, RANGE_ANY},
@@ -121,6 +140,10 @@ static bool check_integer(int64_t x, Range range) {
         return x >= 2 && x <= 31;
     case RANGE_COUNT:
         return x >= 0 && x <= INT32_MAX;
+    case RANGE_POSITIVE:
+        return x >= 1 && x <= INT32_MAX;
+    case RANGE_FRACTION:
+        return x >= 0 && x <= 16;
     default:
         return true;
     }
@@ -159,6 +182,8 @@ static bool check_value(const Node *node, Diag *diag, const char *where, const R
         good = attr->real >= 0 && attr->real <= 1;
     else if (strcmp(attr->name, "alpha") == 0)
         good = fabs(attr->real) <= 65536;
+    else if (strcmp(attr->name, "epsilon") == 0)
+        good = attr->real >= 0 && attr->real <= 1024;
     else if (strcmp(attr->name, "value") == 0)
         good = isfinite(attr->real);
     else if (node->op == OP_clip) /* the range holds 0: no magnitude grows, so that the bound stays the operand's */

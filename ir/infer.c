@@ -112,6 +112,47 @@ bool infer_masked(Node *node, Diag *diag) {
     return infer_out(node, 0, x);
 }
 
+bool infer_variance(Node *node, Diag *diag) {
+    if (!shape_equal(node->in[0]->shape, node->in[1]->shape))
+        return infer_refuse(node, diag, "sums %s and %s differ", text(node, node->in[0]->shape), text(node, node->in[1]->shape));
+    return infer_out(node, 0, node->in[0]->shape);
+}
+
+bool infer_code(Node *node, Diag *diag) {
+    (void)diag;
+    return infer_integer_out(node, 0, node->in[0]->shape, T_I32, bound_code(node));
+}
+
+/* Statistics have the shape of x with 1 along what they were taken over. */
+static bool statistics_fit(const Node *node, Diag *diag, Shape x, int first, int count) {
+    for (int i = first; i < first + count; i++) {
+        Shape shape = node->in[i]->shape, both;
+        if (shape.rank != x.rank || !shape_broadcast(x, shape, &both) || !shape_equal(both, x) ||
+            !shape_equal(shape, node->in[first]->shape))
+            return infer_refuse(node, diag, "statistics %s do not fit %s", text(node, shape), text(node, x));
+    }
+    return true;
+}
+
+static bool scale_fits(const Node *node, Diag *diag, Shape x, int i) {
+    Shape both;
+    if (i < node->in_count && (!shape_broadcast(x, node->in[i]->shape, &both) || !shape_equal(both, x)))
+        return infer_refuse(node, diag, "scale %s does not fit %s", text(node, node->in[i]->shape), text(node, x));
+    return true;
+}
+
+bool infer_normalize(Node *node, Diag *diag) {
+    Shape x = node->in[0]->shape;
+    return statistics_fit(node, diag, x, 1, 2) && scale_fits(node, diag, x, 3) && infer_out(node, 0, x);
+}
+
+bool infer_norm_grad(Node *node, Diag *diag) {
+    Shape x = node->in[1]->shape;
+    if (!shape_equal(node->in[0]->shape, x))
+        return infer_refuse(node, diag, "gradient %s does not fit %s", text(node, node->in[0]->shape), text(node, x));
+    return statistics_fit(node, diag, x, 2, 4) && scale_fits(node, diag, x, 6) && infer_out(node, 0, x);
+}
+
 bool infer_bias(Node *node, Diag *diag) {
     int axis = axis_of(node, diag);
     if (axis < 0)

@@ -242,6 +242,18 @@ int node_exponent_constant(const Node *node);
 /* ALIGN and FIRST: bits of the result (ALIGN_BITS_*), and g = ceil(log2(number of terms)). */
 int node_align_bits(const Node *node);
 
+/* --- normalisation: fixed numbers of docs/operators.md --- */
+
+enum { NORM_MEAN_FRACTION = 8, NORM_VARIANCE_FRACTION = 24, NORM_SUM_FRACTION = 14, NORM_PRODUCT_FRACTION = 5, NORM_GRADIENT_BITS = 21 };
+/* Of normalize or norm_grad: elements that one mean stands for, and f, the fraction bits of x-hat. */
+int64_t norm_count(const Node *node);
+int norm_fraction(const Node *node);
+int norm_fraction_of(int64_t count);
+/* h: fraction bits below the mantissas of a gradient of that bound. */
+int norm_guard(int64_t bound);
+/* Of rsqrt: the largest shift of its code. */
+int norm_most_shift(const Node *node);
+
 /* --- text --- */
 
 void graph_print(const Graph *graph, FILE *out);

@@ -65,6 +65,63 @@ int64_t bound_quotient(const Node *node) {
     return product(node->in[0]->bound, (int64_t)1 << 30);
 }
 
+/* --- normalisation --- */
+
+int64_t norm_count(const Node *node) {
+    const Value *x = node->in[node->op == OP_norm_grad];
+    int64_t stats = shape_elements(node->in[node->op == OP_norm_grad ? 2 : 1]->shape);
+    return stats == 0 ? 1 : shape_elements(x->shape) / stats;
+}
+
+int norm_fraction_of(int64_t n) {
+    int half = n <= 1 ? 0 : (intc_bit_length((uint64_t)(n - 1)) + 1) / 2;
+    return (int)intc_saturate(15 - half, 9, 12);
+}
+
+int norm_fraction(const Node *node) {
+    return norm_fraction_of(norm_count(node));
+}
+
+int norm_guard(int64_t bound) {
+    return NORM_GRADIENT_BITS - intc_bit_length((uint64_t)bound);
+}
+
+int norm_most_shift(const Node *node) {
+    const int64_t narrow = ((int64_t)1 << (14 + NORM_VARIANCE_FRACTION)) + 2;
+    return node->in[0]->bound <= narrow ? 24 : 31;
+}
+
+/* Unlimited where the exact computation would not fit 64 bits. */
+int64_t bound_share(const Node *node) {
+    int64_t count = attr_int(node, "count", 1), scaled = product(node->in[0]->bound, (int64_t)1 << attr_int(node, "fraction", 0));
+    return scaled > (int64_t)1 << 61 ? INT64_MAX : scaled / count + 1;
+}
+
+int64_t bound_variance(const Node *node) {
+    int64_t count = attr_int(node, "count", 1), squares = product(node->in[1]->bound, count);
+    bool fits = squares <= (int64_t)1 << 62 && count <= 1 << 24;
+    return fits ? product(node->in[1]->bound / count + 1, (int64_t)1 << NORM_VARIANCE_FRACTION) : INT64_MAX;
+}
+
+int64_t bound_code(const Node *node) {
+    (void)node;
+    return ((int64_t)1 << 20) - 1;
+}
+
+int64_t bound_inv_sqrt(const Node *node) {
+    (void)node;
+    return (int64_t)1 << 44;
+}
+
+int64_t bound_normalize(const Node *node) {
+    return product(32767, node->in_count == 4 ? node->in[3]->bound : 1);
+}
+
+/* |u| < 2^29: g and its mean take 2^21 each, the third term 2^22 times x-hat, at most 2^6; the code's mantissa has 15 bits. */
+int64_t bound_norm_grad(const Node *node) {
+    return product((int64_t)1 << 44, node->in_count == 7 ? node->in[6]->bound : 1);
+}
+
 int64_t bound_aligned(const Node *node) {
     return (int64_t)1 << node_align_bits(node);
 }
@@ -200,6 +257,12 @@ int node_exponent_weight(const Node *node, int input) {
         return input == 0;
     case OP_cross_entropy_grad:
         return input == 2;
+    case OP_variance:
+        return input;
+    case OP_normalize:
+        return input == 3;
+    case OP_norm_grad:
+        return input == 1 ? -1 : input == 0 || input == 6;
     default:
         return 1;
     }
@@ -215,7 +278,16 @@ int node_exponent_constant(const Node *node) {
     }
     case OP_div:
     case OP_exp:
+    case OP_inv_sqrt:
         return -30;
+    case OP_share:
+        return -(int)attr_int(node, "fraction", 0);
+    case OP_variance:
+        return -NORM_VARIANCE_FRACTION;
+    case OP_normalize:
+        return -norm_fraction(node);
+    case OP_norm_grad:
+        return NORM_MEAN_FRACTION - norm_fraction(node) - norm_guard(node->in[0]->bound);
     case OP_leaky_relu:
     case OP_leak:
         return -24;

@@ -31,8 +31,14 @@ typedef struct {
     int64_t stream;
     Uses *uses; /* by id of the values that the pass was given */
     bool *tail; /* by id: leads to the update alone, as the gradient of a parameter does */
+    bool *data; /* by id: depends on an input */
     int given;  /* their number */
 } Scaler;
+
+/* The reader takes the value as it is. */
+static bool is_exact(const Use *use) {
+    return use->node != NULL && op_reads(use->node->op, use->input) == 'x';
+}
 
 static bool is_mask(const Node *node) {
     return node != NULL && (node->op == OP_positive || node->op == OP_inside || node->op == OP_argmax);
@@ -97,11 +103,26 @@ static void find_tails(Scaler *s) {
             bool tail = node->phase != PHASE_FORWARD && uses->count > 0;
             for (int u = 0; u < uses->count; u++) {
                 const Use *use = &uses->at[u];
+                if (is_exact(use))
+                    continue;
                 bool update = use->node == NULL ? use->input < 0 : use->node->phase == PHASE_UPDATE;
                 tail = tail && (update || (use->node != NULL && passes_tail(use->node, use->input) && s->tail[use->node->out[0]->id]));
             }
             s->tail[node->out[k]->id] = tail;
         }
+    }
+}
+
+static void find_data(Scaler *s) {
+    for (int i = 0; i < s->given; i++)
+        s->data[i] = s->graph->values[i]->kind == VALUE_INPUT;
+    for (int i = 0; i < s->graph->node_count; i++) {
+        const Node *node = s->graph->nodes[i];
+        bool any = node->in_count == 0;
+        for (int k = 0; k < node->in_count; k++)
+            any = any || s->data[node->in[k]->id];
+        for (int k = 0; k < node->out_count; k++)
+            s->data[node->out[k]->id] = any;
     }
 }
 
@@ -112,8 +133,20 @@ static bool is_labelled(const Value *value) {
     return value->def != NULL && (value->def->op == OP_cross_entropy || value->def->op == OP_pick || value->def->op == OP_label_weight);
 }
 
+/* The gradient of a normalised value times a scale that varies within the row: only norm_grad and sums of it read it. */
+static bool is_scaled_gradient(const Scaler *s, const Value *value) {
+    bool found = false;
+    for (int i = 0; i < s->uses[value->id].count && value->def != NULL && value->def->op == OP_mul; i++) {
+        const Use *use = &s->uses[value->id].at[i];
+        found = found || (use->node != NULL && use->node->op == OP_norm_grad && use->input == 0);
+    }
+    return found;
+}
+
+/* What is computed from parameters and states alone (a normalisation's scale) keeps their width. */
 static int half_target(const Scaler *s, const Value *value) {
-    return is_scalar(value) || is_labelled(value) || s->tail[value->id] ? MASTER_BITS : NARROW_BITS;
+    bool master = is_scalar(value) || is_labelled(value) || s->tail[value->id] || !s->data[value->id];
+    return master || is_scaled_gradient(s, value) ? MASTER_BITS : NARROW_BITS;
 }
 
 /* Windows and moves copy elements: 8-bit ones. A reshape moves nothing, and the tail of a weight gradient stays exact. */
@@ -166,7 +199,7 @@ static bool stays_wide(const Scaler *s, const Value *value) {
     bool crosses = false;
     for (int i = 0; i < uses->count; i++) {
         const Node *reader = uses->at[i].node;
-        if (is_mask(reader))
+        if (is_mask(reader) || is_exact(&uses->at[i]))
             continue;
         count++;
         crosses = crosses || (reader != NULL && reader->phase != value->def->phase);
@@ -191,10 +224,11 @@ static int behind(const Graph *graph, int at) {
     return next;
 }
 
-static Value *rescale(Scaler *s, Value *value, int bits, int at) {
+/* nearest holds in the forward phase alone; what moves a state on is rounded at random there too. */
+static Value *rescale(Scaler *s, Value *value, int bits, bool nearest, int at) {
     Graph *graph = s->graph;
     Phase phase = value->def != NULL ? value->def->phase : PHASE_FORWARD;
-    bool nearest = phase == PHASE_FORWARD;
+    nearest = nearest && phase == PHASE_FORWARD;
     Attr attrs[] = {ATTR_I("bits", bits), ATTR_S("round", nearest ? "nearest" : "stochastic"), ATTR_I("stream", nearest ? 0 : s->stream++)};
     const Node *from = value->def;
     graph_insert_at(graph, at);
@@ -222,7 +256,7 @@ static void serve(Scaler *s, Value *value, int at) {
             continue;
         Value **version = &made[use->target];
         if (*version == NULL) {
-            *version = rescale(s, value, use->target, at);
+            *version = rescale(s, value, use->target, use->node != NULL || use->input >= 0, at);
             at++;
         }
         *use->slot = *version;
@@ -238,7 +272,7 @@ static void scale_value(Scaler *s, Value *value, int at) {
         demand(s, value, use);
         bool update = use->node != NULL && use->node->phase == PHASE_UPDATE;
         int most = update ? MASTER_BITS : half_target(s, value);
-        if (!wide && use->accepts > most)
+        if (!wide && use->accepts > most && !is_exact(use))
             use->accepts = use->target = most;
     }
     serve(s, value, behind(s->graph, at));
@@ -386,7 +420,7 @@ static bool infer(Scaler *s, Node *node, Diag *diag) {
             diag_error(diag, &node->origin, "%s of these sizes does not fit 64-bit integers", op_info(node->op)->name);
             return false;
         }
-        node->in[k] = rescale(s, node->in[k], MASTER_BITS, position(s->graph, node));
+        node->in[k] = rescale(s, node->in[k], MASTER_BITS, true, position(s->graph, node));
         node_infer_width(node);
     }
     return true;
@@ -407,7 +441,9 @@ bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag) {
     s.uses = arena_alloc(graph->arena, n, sizeof *s.uses);
     s.tail = arena_alloc(graph->arena, n, sizeof *s.tail);
     find_uses(&s);
+    s.data = arena_alloc(graph->arena, n, sizeof *s.data);
     find_tails(&s);
+    find_data(&s);
     int node_count = graph->node_count;
     Node **nodes = arena_alloc(graph->arena, (size_t)node_count, sizeof *nodes);
     for (int i = 0; i < node_count; i++)

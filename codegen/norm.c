@@ -1,0 +1,181 @@
+/* Element functions of normalisation: docs/operators.md, "Normalisation". Statistics are few and computed in 64 bits; x-hat is computed in
+ * 32 bits where x has 8, so that the loops over elements vectorise. */
+#include "codegen/space.h"
+#include "runtime/fixed.h"
+
+static LLVMValueRef shift_left(Codegen *cg, LLVMValueRef x, int places) {
+    return places == 0 ? x : LLVMBuildShl(cg->builder, x, const_like(x, places), "");
+}
+
+static LLVMValueRef shift_right(Codegen *cg, LLVMValueRef x, int places) {
+    return places == 0 ? x : LLVMBuildAShr(cg->builder, x, const_like(x, places), "");
+}
+
+static LLVMValueRef clamp(Codegen *cg, LLVMValueRef x, int64_t limit) {
+    return smax(cg, smin(cg, x, const_like(x, limit)), const_like(x, -limit));
+}
+
+/* x / 2^s half to even, s of the same type as x and at least 0. */
+static LLVMValueRef round_even(Codegen *cg, LLVMValueRef x, LLVMValueRef s) {
+    LLVMValueRef one = const_like(x, 1), zero = const_like(x, 0);
+    LLVMValueRef half = LLVMBuildLShr(cg->builder, LLVMBuildShl(cg->builder, one, s, ""), one, "");
+    LLVMValueRef odd = LLVMBuildAnd(cg->builder, LLVMBuildAShr(cg->builder, x, s, ""), umin(cg, s, one), "");
+    LLVMValueRef less = smax(cg, sub(cg, half, one), zero);
+    return LLVMBuildAShr(cg->builder, add(cg, add(cg, x, less), odd), s, "");
+}
+
+/* The same for a shift known now, to the left if it is negative. */
+static LLVMValueRef align_by(Codegen *cg, LLVMValueRef x, int s) {
+    return s <= 0 ? shift_left(cg, x, -s) : round_even(cg, x, const_like(x, s));
+}
+
+/* a / b for a >= 0, b > 0, half to even. */
+static LLVMValueRef divide_even(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
+    LLVMValueRef quotient = LLVMBuildUDiv(cg->builder, a, b, ""), rest = sub(cg, a, mul(cg, quotient, b)), left = sub(cg, b, rest);
+    LLVMValueRef odd = LLVMBuildTrunc(cg->builder, quotient, cg->i1, "");
+    LLVMValueRef tie = LLVMBuildAnd(cg->builder, compare(cg, LLVMIntEQ, rest, left), odd, "");
+    LLVMValueRef up = LLVMBuildOr(cg->builder, compare(cg, LLVMIntUGT, rest, left), tie, "");
+    return add(cg, quotient, as_unsigned(cg, up, 64));
+}
+
+static LLVMValueRef with_sign(Codegen *cg, LLVMValueRef magnitude_of, LLVMValueRef sign_of) {
+    LLVMValueRef negative = compare(cg, LLVMIntSLT, sign_of, const_like(sign_of, 0));
+    return choose(cg, negative, LLVMBuildNeg(cg->builder, magnitude_of, ""), magnitude_of);
+}
+
+static LLVMValueRef as_result(Codegen *cg, const Node *node, LLVMValueRef x) {
+    return as_bits(cg, x, node->out[0]->type == T_I64 ? 64 : 32);
+}
+
+LLVMValueRef element_share(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef x = shift_left(cg, as_bits(cg, in[0], 64), (int)attr_int(node, "fraction", 0));
+    LLVMValueRef quotient = divide_even(cg, magnitude(cg, x), const64(cg, attr_int(node, "count", 1)));
+    return as_result(cg, node, with_sign(cg, quotient, x));
+}
+
+LLVMValueRef element_variance(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int64_t n = attr_int(node, "count", 1);
+    LLVMValueRef d = mul_by(cg, as_bits(cg, in[1], 64), n), square = const64(cg, n * n);
+    if (attr_int(node, "centered", 1) != 0) {
+        LLVMValueRef s = as_bits(cg, in[0], 64);
+        d = smax(cg, sub(cg, d, mul(cg, s, s)), const64(cg, 0));
+    }
+    LLVMValueRef quotient = LLVMBuildUDiv(cg->builder, d, square, ""), rest = sub(cg, d, mul(cg, quotient, square));
+    LLVMValueRef next = shift_left(cg, rest, 12), part = LLVMBuildUDiv(cg->builder, next, square, "");
+    rest = sub(cg, next, mul(cg, part, square));
+    LLVMValueRef low = divide_even(cg, shift_left(cg, rest, 12), square);
+    /* The parity that decides a tie is that of the last part: what is above it is even. */
+    return as_result(cg, node, add(cg, add(cg, shift_left(cg, quotient, NORM_VARIANCE_FRACTION), shift_left(cg, part, 12)), low));
+}
+
+/* epsilon in units of 2^e (i32), at most 2^60. Computed once a kernel. */
+static LLVMValueRef epsilon_at(Codegen *cg, const Node *node, LLVMValueRef e) {
+    int64_t mantissa;
+    int exponent;
+    real_to_fixed(attr_real(node, "epsilon", 0), &mantissa, &exponent);
+    if (mantissa == 0)
+        return const64(cg, 0);
+    LLVMValueRef s = add_const(cg, e, -exponent), top = const64(cg, (int64_t)1 << 60);
+    int room = 60 - intc_bit_length((uint64_t)mantissa);
+    Shift shift = shift_new(cg, smax(cg, s, const32(cg, -room - 1)), 64, true);
+    return smin(cg, shift_apply(cg, &shift, const64(cg, mantissa)), top);
+}
+
+/* The root of v * 2^(2k) in [2^60, 2^62), bit by bit, for 0 < v < 2^62. */
+static LLVMValueRef normalised_root(Codegen *cg, LLVMValueRef v, LLVMValueRef *k) {
+    LLVMValueRef room = sub(cg, const64(cg, 62), as_bits(cg, bit_length(cg, v), 64));
+    *k = LLVMBuildLShr(cg->builder, room, const64(cg, 1), "");
+    LLVMValueRef square = LLVMBuildShl(cg->builder, v, shift_left(cg, *k, 1), "");
+    LLVMValueRef root = local_new(cg, cg->i64, const64(cg, 0)), bit = local_new(cg, cg->i64, const64(cg, 1 << 30));
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, 31));
+    LLVMValueRef before = local_get(cg, cg->i64, root), place = local_get(cg, cg->i64, bit);
+    LLVMValueRef next = LLVMBuildOr(cg->builder, before, place, "");
+    local_set(cg, root, choose(cg, compare(cg, LLVMIntULE, mul(cg, next, next), square), next, before));
+    local_set(cg, bit, LLVMBuildLShr(cg->builder, place, const64(cg, 1), ""));
+    loop_end(cg, &loop);
+    return local_get(cg, cg->i64, root);
+}
+
+LLVMValueRef element_rsqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int fraction = norm_fraction_of(attr_int(node, "count", 1)), most = norm_most_shift(node);
+    LLVMValueRef e = value_exponent(cg, node->in[0]);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef epsilon = epsilon_at(cg, node, e), empty = compare(cg, LLVMIntEQ, e, const32(cg, INTC_EXPONENT_ZERO));
+    head_leave(cg, saved);
+    LLVMValueRef v = add(cg, as_bits(cg, in[0], 64), epsilon), zero = const64(cg, 0), one = const64(cg, 1), k;
+    LLVMValueRef none = compare(cg, LLVMIntEQ, v, zero);
+    LLVMValueRef root = normalised_root(cg, choose(cg, none, one, v), &k);
+    LLVMValueRef mantissa = divide_even(cg, const64(cg, (int64_t)1 << 45), root);
+    LLVMValueRef shift = sub(cg, const64(cg, NORM_MEAN_FRACTION + 33 - fraction), k);
+    LLVMValueRef over = compare(cg, LLVMIntEQ, mantissa, const64(cg, 1 << 15));
+    mantissa = choose(cg, over, const64(cg, 1 << 14), mantissa);
+    shift = choose(cg, over, add_const(cg, shift, -1), shift);
+    LLVMValueRef left = smin(cg, smax(cg, sub(cg, zero, shift), zero), const64(cg, 31));
+    LLVMValueRef right = smax(cg, add_const(cg, shift, -most), zero);
+    mantissa = smin(cg, LLVMBuildShl(cg->builder, mantissa, left, ""), const64(cg, 32767));
+    mantissa = round_even(cg, mantissa, right);
+    shift = smax(cg, smin(cg, shift, const64(cg, most)), zero);
+    LLVMValueRef code = add(cg, shift_left(cg, mantissa, 5), shift);
+    code = choose(cg, none, const64(cg, 32767 * 32), code);
+    return as_bits(cg, choose(cg, empty, zero, code), 32);
+}
+
+LLVMValueRef element_inv_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int64_t top = node->out[0]->bound;
+    int room = 62 - intc_bit_length((uint64_t)1 << 30);
+    LLVMValueRef from = value_exponent(cg, node->in[0]);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef e = smax(cg, from, const32(cg, -60)), even = LLVMBuildAnd(cg->builder, e, const32(cg, ~1), "");
+    LLVMValueRef epsilon = epsilon_at(cg, node, add_const(cg, even, -26));
+    Shift down = shift_new(cg, sub(cg, e, from), 64, false);
+    LLVMValueRef up = as_bits(cg, add_const(cg, sub(cg, e, even), 26), 64), half = shift_right(cg, even, 1);
+    head_leave(cg, saved);
+    LLVMValueRef zero = const64(cg, 0), k, m = smax(cg, as_bits(cg, in[0], 64), zero);
+    LLVMValueRef v = add(cg, LLVMBuildShl(cg->builder, shift_apply(cg, &down, m), up, ""), epsilon);
+    LLVMValueRef none = compare(cg, LLVMIntEQ, v, zero);
+    LLVMValueRef root = normalised_root(cg, choose(cg, none, const64(cg, 1), v), &k);
+    LLVMValueRef quotient = divide_even(cg, const64(cg, (int64_t)1 << 60), root);
+    /* A quotient of 30 bits: `room` places to the left go beyond the limit. */
+    LLVMValueRef s = sub(cg, add_const(cg, half, 17), as_bits(cg, k, 32));
+    Shift shift = shift_new(cg, smax(cg, s, const32(cg, -room)), 64, true);
+    LLVMValueRef y = smin(cg, shift_apply(cg, &shift, quotient), const64(cg, top));
+    return choose(cg, none, const64(cg, top), y);
+}
+
+/* --- x-hat --- */
+
+typedef struct {
+    LLVMValueRef normal, mantissa, shift; /* x-hat; the parts of the code, of its type */
+} Normal;
+
+static Normal normal_of(Codegen *cg, const Node *node, const LLVMValueRef *in, const Value *x) {
+    int bits = x->bound <= 128 ? 32 : 64;
+    LLVMValueRef d = shift_left(cg, as_bits(cg, in[0], bits), NORM_MEAN_FRACTION), code = as_bits(cg, in[2], bits);
+    if (attr_int(node, "centered", 1) != 0)
+        d = sub(cg, d, as_bits(cg, in[1], bits));
+    Normal n = {.mantissa = shift_right(cg, code, 5), .shift = LLVMBuildAnd(cg->builder, code, const_like(code, 31), "")};
+    n.normal = clamp(cg, round_even(cg, mul(cg, d, n.mantissa), n.shift), 32767);
+    return n;
+}
+
+static LLVMValueRef scaled(Codegen *cg, const Node *node, LLVMValueRef x, const LLVMValueRef *in, int scale) {
+    x = as_result(cg, node, x);
+    return scale < node->in_count ? mul(cg, x, as_result(cg, node, in[scale])) : x;
+}
+
+LLVMValueRef element_normalize(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return scaled(cg, node, normal_of(cg, node, in, node->in[0]).normal, in, 3);
+}
+
+LLVMValueRef element_norm_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int64_t bound = node->in[0]->bound;
+    int guard = norm_guard(bound), fraction = norm_fraction(node);
+    Normal n = normal_of(cg, node, in + 1, node->in[1]);
+    LLVMValueRef product = clamp(cg, as_bits(cg, in[5], 64), bound << (fraction + NORM_PRODUCT_FRACTION + 1));
+    product = align_by(cg, mul(cg, as_bits(cg, n.normal, 64), product), 2 * fraction + NORM_PRODUCT_FRACTION - guard);
+    LLVMValueRef u = sub(cg, shift_left(cg, as_bits(cg, in[0], 64), guard), product);
+    if (attr_int(node, "centered", 1) != 0)
+        u = sub(cg, u, clamp(cg, align_by(cg, as_bits(cg, in[4], 64), NORM_SUM_FRACTION - guard), (int64_t)1 << NORM_GRADIENT_BITS));
+    LLVMValueRef dx = round_even(cg, mul(cg, u, as_bits(cg, n.mantissa, 64)), as_bits(cg, n.shift, 64));
+    return scaled(cg, node, dx, in, 6);
+}

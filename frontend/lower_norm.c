@@ -1,0 +1,268 @@
+/* Lowering of normalisation: Batch-, Layer-, Instance-, Group-, RMS- and LpNormalization. Before: known operands. After: sums, statistics
+ * and `normalize` of docs/operators.md; in inference, and where the user freezes it, batch normalisation is one multiplication and one
+ * addition a channel, and behind a convolution part of its weights. Sources: ONNX Operators.md. */
+#include "frontend/importer.h"
+
+#include <string.h>
+
+/* What a normalisation is taken over. */
+typedef struct {
+    int64_t axes[MAX_RANK];
+    int axis_count;
+    double epsilon;
+    bool centered;
+    Value *mean, *variance; /* made by `normalized`: the shape of x with 1 along the axes */
+} Norm;
+
+static int64_t elements(Shape shape) {
+    return checked_elements(shape, ELEMENT_LIMIT);
+}
+
+/* scale * (x - mean) / sqrt(variance + epsilon); scale may be NULL. */
+static Value *normalized(OnnxNode *node, Value *x, Norm *norm, Value *scale, bool scaled) {
+    if (x == NULL || (scaled && scale == NULL))
+        return NULL;
+    int64_t count = 1;
+    for (int i = 0; i < norm->axis_count; i++)
+        count *= x->shape.dim[norm->axes[i]];
+    if (count < 1) {
+        node_refuse(node, "normalises over no element of [%s]", shape_text(node->importer->arena, x->shape));
+        return NULL;
+    }
+    Attr sum[] = {ATTR_L("axes", norm->axis_count, norm->axes), ATTR_I("keepdims", 1)};
+    Attr centered = ATTR_I("centered", norm->centered);
+    Value *squares = node_emit(node, OP_reduce_sum, INPUTS(node_emit(node, OP_mul, INPUTS(x, x), NO_ATTRS)), sum, 2);
+    Value *total = norm->centered ? node_emit(node, OP_reduce_sum, INPUTS(x), sum, 2) : squares;
+    norm->variance = node_emit(node, OP_variance, INPUTS(total, squares), ATTRS(ATTR_I("count", count), centered));
+    norm->mean = norm->variance;
+    if (norm->centered)
+        norm->mean = node_emit(node, OP_share, INPUTS(total), ATTRS(ATTR_I("count", count), ATTR_I("fraction", NORM_MEAN_FRACTION)));
+    Value *code = node_emit(node, OP_rsqrt, INPUTS(norm->variance), ATTRS(ATTR_I("count", count), ATTR_R("epsilon", norm->epsilon)));
+    Value *in[] = {x, norm->mean, code, scale};
+    return node_emit(node, OP_normalize, in, scaled ? 4 : 3, &centered, 1);
+}
+
+/* Shape [1, ..., C, ..., 1] of a number a channel. */
+static Value *along(OnnxNode *node, Value *value, int rank, int axis, int64_t size) {
+    Shape shape = {.rank = rank};
+    for (int d = 0; d < rank; d++)
+        shape.dim[d] = d == axis ? size : 1;
+    return node_reshape(node, value, shape);
+}
+
+static bool check_vector(OnnxNode *node, int i, int64_t size, const char *what) {
+    const Operand *operand = node_in(node, i);
+    if (operand != NULL && (operand->shape.rank != 1 || operand->shape.dim[0] != size))
+        return node_refuse(node, "%s of shape [%s], expected [%lld]", what, shape_text(node->importer->arena, operand->shape),
+                           (long long)size);
+    return true;
+}
+
+static bool refuse_outputs(OnnxNode *node) {
+    for (int i = 1; i < node->out_count; i++)
+        if (node_wants(node, i))
+            return node_refuse(node, "only output 0 can be read, found a reader of output %d", i);
+    return true;
+}
+
+/* --- batch normalisation --- */
+
+/* A running statistic: state of the graph, not a parameter. */
+static Value *node_state(OnnxNode *node, int i) {
+    Operand *operand = node_in(node, i);
+    if (operand->value != NULL && operand->value->kind == VALUE_STATE)
+        return operand->value;
+    if (operand->value != NULL || !operand->learns) {
+        if (operand->value != NULL && operand->value->kind == VALUE_PARAM) {
+            node_refuse(node, "running statistic '%s' is also a parameter", operand->name);
+            return NULL;
+        }
+        return node_value(node, i);
+    }
+    Value *value = node_value(node, i);
+    if (value != NULL)
+        value->kind = VALUE_STATE;
+    return value;
+}
+
+/* running * momentum + current * (1 - momentum), as ONNX defines it: the variance is that of the population. */
+static bool track(OnnxNode *node, Value *running, Value *current, double momentum) {
+    if (running == NULL || running->kind != VALUE_STATE)
+        return running != NULL;
+    Value *old = node_mul_const(node, running, momentum);
+    Value *new = node_mul_const(node, node_reshape(node, current, running->shape), 1 - momentum);
+    Value *next = node_emit(node, OP_add, INPUTS(old, new), NO_ATTRS);
+    if (next == NULL)
+        return false;
+    const Graph *graph = node->importer->graph;
+    for (int i = 0; i < graph->update_count; i++)
+        if (graph->updates[i].state == running)
+            return node_refuse(node, "running statistic '%s' belongs to another node too", running->name);
+    if (momentum != 1)
+        graph_update(node->importer->graph, running, next);
+    return true;
+}
+
+/* x * factor + addend a channel. A convolution's weights take the factor: w' = w * factor, one output channel a row. */
+static Value *folded(OnnxNode *node, Value *x, Value *factor, Value *addend) {
+    const Node *bias = x->def != NULL && x->def->op == OP_bias && attr_int(x->def, "axis", 0) == 1 ? x->def : NULL;
+    Value *inner = bias != NULL ? bias->in[0] : x;
+    int64_t channels = x->shape.dim[1];
+    if (node->importer->training || inner->def == NULL || inner->def->op != OP_conv)
+        return node_emit(node, OP_bias,
+                         INPUTS(node_emit(node, OP_mul, INPUTS(x, along(node, factor, x->shape.rank, 1, channels)), NO_ATTRS), addend),
+                         ATTRS(ATTR_I("axis", 1)));
+    const Node *conv = inner->def;
+    Value *weight = conv->in[1];
+    weight = node_emit(node, OP_mul, INPUTS(weight, along(node, factor, weight->shape.rank, 0, channels)), NO_ATTRS);
+    if (bias != NULL)
+        addend = node_emit(node, OP_add, INPUTS(addend, node_emit(node, OP_mul, INPUTS(bias->in[1], factor), NO_ATTRS)), NO_ATTRS);
+    Value *out = node_emit(node, OP_conv, INPUTS(conv->in[0], weight), conv->attrs, conv->attr_count);
+    return node_emit(node, OP_bias, INPUTS(out, addend), ATTRS(ATTR_I("axis", 1)));
+}
+
+static Value *with_running(OnnxNode *node, double epsilon) {
+    Value *x = node_value(node, 0), *scale = node_value(node, 1), *shift = node_value(node, 2);
+    Value *mean = node_state(node, 3), *variance = node_state(node, 4);
+    Value *inverse = node_emit(node, OP_inv_sqrt, INPUTS(variance), ATTRS(ATTR_R("epsilon", epsilon)));
+    Value *factor = node_emit(node, OP_mul, INPUTS(scale, inverse), NO_ATTRS);
+    Value *moved = node_emit(node, OP_mul, INPUTS(mean, factor), NO_ATTRS);
+    Value *addend = node_emit(node, OP_sub, INPUTS(shift, moved), NO_ATTRS);
+    return x == NULL || addend == NULL ? NULL : folded(node, x, factor, addend);
+}
+
+static Value *with_batch(OnnxNode *node, double epsilon, double momentum) {
+    Value *x = node_value(node, 0), *scale = node_value(node, 1), *shift = node_value(node, 2);
+    Value *mean = node_state(node, 3), *variance = node_state(node, 4);
+    if (x == NULL || scale == NULL || shift == NULL)
+        return NULL;
+    Norm norm = {.epsilon = epsilon, .centered = true};
+    for (int d = 0; d < x->shape.rank; d++)
+        if (d != 1)
+            norm.axes[norm.axis_count++] = d;
+    Value *y = normalized(node, x, &norm, along(node, scale, x->shape.rank, 1, x->shape.dim[1]), true);
+    if (y == NULL || !track(node, mean, norm.mean, momentum) || !track(node, variance, norm.variance, momentum))
+        return NULL;
+    return node_emit(node, OP_bias, INPUTS(y, shift), ATTRS(ATTR_I("axis", 1)));
+}
+
+bool lower_batch_normalization(OnnxNode *node) {
+    if (!node_check_inputs(node, 5, 5) || !refuse_outputs(node))
+        return false;
+    double epsilon = node_attr_real(node, "epsilon", 1e-5), momentum = node_attr_real(node, "momentum", 0.9);
+    if (node->since < 9 && node_attr_int(node, "spatial", 1) != 1)
+        return node_refuse(node, "attribute 'spatial' is 0");
+    if (node->since >= 14)
+        node_attr_int(node, "training_mode", 0);
+    static const char *const what[] = {"scale", "B", "mean", "var"};
+    if (node->in[0]->shape.rank < 2)
+        return node_refuse(node, "takes [N, C, ...], found [%s]", shape_text(node->importer->arena, node->in[0]->shape));
+    for (int i = 1; i < 5; i++)
+        if (!check_vector(node, i, node->in[0]->shape.dim[1], what[i - 1]))
+            return false;
+    if (epsilon < 0 || momentum < 0 || momentum > 1)
+        return node_refuse(node, "epsilon %g, momentum %g", epsilon, momentum);
+    bool batch = node->importer->training && !node->importer->options->frozen_batchnorm;
+    return node_set(node, 0, batch ? with_batch(node, epsilon, momentum) : with_running(node, epsilon));
+}
+
+/* --- over the last dimensions --- */
+
+/* Attributes and axes of Layer- and RMSNormalization. */
+static bool trailing(OnnxNode *node, Norm *norm, bool centered) {
+    int rank = node->in[0]->shape.rank, axis = node_axis(node, node_attr_int(node, "axis", -1), rank);
+    *norm = (Norm){.epsilon = node_attr_real(node, "epsilon", 1e-5), .centered = centered};
+    node_attr_int(node, "stash_type", 1);
+    for (int d = axis; axis >= 0 && d < rank; d++)
+        norm->axes[norm->axis_count++] = d;
+    return axis >= 0;
+}
+
+static Value *with_addend(OnnxNode *node, Value *y, int i) {
+    if (y == NULL || node_in(node, i) == NULL)
+        return y;
+    Value *addend = node_value(node, i);
+    if (addend == NULL)
+        return NULL;
+    if (!shape_fits_into(addend->shape, y->shape)) {
+        node_refuse(node, "B of shape [%s] does not fit [%s]", shape_text(node->importer->arena, addend->shape),
+                    shape_text(node->importer->arena, y->shape));
+        return NULL;
+    }
+    if (addend->shape.rank == 1 && addend->shape.dim[0] == y->shape.dim[y->shape.rank - 1])
+        return node_emit(node, OP_bias, INPUTS(y, addend), ATTRS(ATTR_I("axis", y->shape.rank - 1)));
+    return node_emit(node, OP_add, INPUTS(y, addend), NO_ATTRS);
+}
+
+bool lower_layer_normalization(OnnxNode *node) {
+    Norm norm;
+    if (!node_check_inputs(node, 2, 3) || !refuse_outputs(node) || !trailing(node, &norm, true))
+        return false;
+    return node_set(node, 0, with_addend(node, normalized(node, node_value(node, 0), &norm, node_value(node, 1), true), 2));
+}
+
+bool lower_rms_normalization(OnnxNode *node) {
+    Norm norm;
+    if (!node_check_inputs(node, 2, 2) || !trailing(node, &norm, false))
+        return false;
+    return node_set(node, 0, normalized(node, node_value(node, 0), &norm, node_value(node, 1), true));
+}
+
+bool lower_lp_normalization(OnnxNode *node) {
+    if (!node_check_inputs(node, 1, 1))
+        return false;
+    int axis = node_axis(node, node_attr_int(node, "axis", -1), node->in[0]->shape.rank);
+    int64_t p = node_attr_int(node, "p", 2);
+    if (p != 2)
+        return node_refuse(node, "attribute 'p' is %lld, only 2 is supported", (long long)p);
+    if (axis < 0)
+        return false;
+    Norm norm = {.axes = {axis}, .axis_count = 1};
+    Value *x = node_value(node, 0), *y = normalized(node, x, &norm, NULL, false);
+    return y != NULL && node_set(node, 0, node_mul_const(node, y, 1 / __builtin_sqrt((double)x->shape.dim[axis])));
+}
+
+/* --- over the spatial dimensions --- */
+
+bool lower_instance_normalization(OnnxNode *node) {
+    if (!node_check_inputs(node, 3, 3))
+        return false;
+    Shape shape = node->in[0]->shape;
+    if (shape.rank < 3)
+        return node_refuse(node, "takes [N, C, D...], found [%s]", shape_text(node->importer->arena, shape));
+    int64_t channels = shape.dim[1];
+    if (!check_vector(node, 1, channels, "scale") || !check_vector(node, 2, channels, "B"))
+        return false;
+    Norm norm = {.epsilon = node_attr_real(node, "epsilon", 1e-5), .centered = true};
+    for (int d = 2; d < shape.rank; d++)
+        norm.axes[norm.axis_count++] = d;
+    Value *scale = along(node, node_value(node, 1), shape.rank, 1, channels);
+    Value *y = normalized(node, node_value(node, 0), &norm, scale, true);
+    return node_set(node, 0, node_emit(node, OP_bias, INPUTS(y, node_value(node, 2)), ATTRS(ATTR_I("axis", 1))));
+}
+
+/* As [N, G, C / G, positions]; scale and bias are one number a channel, one a group in version 18. */
+bool lower_group_normalization(OnnxNode *node) {
+    if (!node_check_inputs(node, 3, 3))
+        return false;
+    Shape shape = node->in[0]->shape;
+    int64_t groups = node_attr_int(node, "num_groups", 0);
+    Norm norm = {.axes = {2, 3}, .axis_count = 2, .epsilon = node_attr_real(node, "epsilon", 1e-5), .centered = true};
+    if (node->since >= 21)
+        node_attr_int(node, "stash_type", 1);
+    if (shape.rank < 2 || groups < 1 || shape.dim[1] % groups != 0 || elements(shape) <= 0)
+        return node_refuse(node, "%lld groups of [%s]", (long long)groups, shape_text(node->importer->arena, shape));
+    int64_t channels = shape.dim[1], each = channels / groups, numbers = node->since < 21 ? groups : channels;
+    if (!check_vector(node, 1, numbers, "scale") || !check_vector(node, 2, numbers, "bias"))
+        return false;
+    Shape grouped = {.rank = 4, .dim = {shape.dim[0], groups, each, elements(shape) / (shape.dim[0] * channels)}};
+    Shape factor = {.rank = 4, .dim = {1, groups, numbers / groups, 1}};
+    Value *scale = node_reshape(node, node_value(node, 1), factor), *bias = node_value(node, 2);
+    Value *y = normalized(node, node_reshape(node, node_value(node, 0), grouped), &norm, scale, true);
+    if (node->since < 21)
+        y = node_emit(node, OP_bias, INPUTS(y, bias), ATTRS(ATTR_I("axis", 1)));
+    y = node_reshape(node, y, shape);
+    if (node->since >= 21)
+        y = node_emit(node, OP_bias, INPUTS(y, bias), ATTRS(ATTR_I("axis", 1)));
+    return node_set(node, 0, y);
+}
