@@ -202,7 +202,8 @@ static LLVMValueRef tensor_constant(Codegen *cg, const Row *row) {
 
 static int table_find(const Table *table, const char *name) {
     for (int i = 0; name != NULL && i < table->count; i++)
-        if (table->rows[i].kind == INTC_PARAM && (strcmp(table->rows[i].value->name, name) == 0 || strcmp(table->rows[i].name, name) == 0))
+        if ((table->rows[i].kind == INTC_PARAM || table->rows[i].kind == INTC_STATE) &&
+            (strcmp(table->rows[i].value->name, name) == 0 || strcmp(table->rows[i].name, name) == 0))
             return i;
     return -1;
 }

@@ -77,6 +77,8 @@ const char *ex_i64s(Exporter *x, int count, const int64_t *values);
 const char *ex_scale32(Exporter *x, int exponent);
 /* 2^(a - b + constant) as float64; b = -1: without. */
 const char *ex_power(Exporter *x, int a, int b, int constant);
+/* A parameter, or a state that the calibration computes from parameters. */
+bool ex_is_kept(const Value *value);
 const char *ex_param_i8(Exporter *x, const Value *param, int bits);
 const char *ex_param_i32(Exporter *x, const Value *param, int exponent);
 

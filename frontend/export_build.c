@@ -211,6 +211,10 @@ static const char *param_name(const Value *param) {
     return param->onnx_name != NULL ? param->onnx_name : param->name;
 }
 
+bool ex_is_kept(const Value *value) {
+    return value->kind == VALUE_PARAM || (value->kind == VALUE_STATE && !value->integer);
+}
+
 const char *ex_param_i8(Exporter *x, const Value *param, int bits) {
     TemplatePatch patch = {.kind = INTC_PATCH_I8, .param = param->name, .bits = bits, .exponent = -1};
     return filled(x, param_name(param), ONNX__TENSOR_PROTO__DATA_TYPE__INT8, 1, param->shape, patch);

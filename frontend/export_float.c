@@ -19,7 +19,8 @@ static const Value *trained(const Graph *graph, const char *name) {
     for (int i = 0; i < graph->value_count; i++) {
         const Value *value = graph->values[i];
         const char *known = value->onnx_name != NULL ? value->onnx_name : value->name;
-        if (value->kind == VALUE_PARAM && strcmp(known, name) == 0)
+        bool kept = value->kind == VALUE_PARAM || (value->kind == VALUE_STATE && value->onnx_name != NULL);
+        if (kept && strcmp(known, name) == 0)
             return value;
     }
     return NULL;

@@ -31,7 +31,7 @@ static const Value *permuted_param(const Value *value) {
     while (value->kind == VALUE_NODE && (value->def->op == OP_reshape || value->def->op == OP_transpose || value->def->op == OP_reverse ||
                                          value->def->op == OP_broadcast))
         value = value->def->in[0];
-    return value->kind == VALUE_PARAM ? value : NULL;
+    return ex_is_kept(value) ? value : NULL;
 }
 
 static int node_exponent(Exporter *x, const Node *node) {
@@ -80,7 +80,7 @@ int ex_exponent_of(Exporter *x, const Value *value) {
         int e;
         if (value->kind == VALUE_INPUT)
             e = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_SLOT, .slot = input_slot(x, value)});
-        else if (value->kind == VALUE_PARAM)
+        else if (ex_is_kept(value))
             e = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_PARAM, .param = value->name});
         else if (value->kind == VALUE_NODE)
             e = node_exponent(x, value->def);
@@ -153,7 +153,7 @@ static const char *quantised_bias(Exporter *x, const Node *bias, int accumulator
     int e = ex_exponent_of(x, b);
     int raise = ex_difference(x, e, accumulator, intc_bit_length((uint64_t)b->bound) + 1 - ALIGN_BITS_32);
     ex_condition(x, raise, INTC_EXPONENT_ZERO, 0, arena_printf(x->arena, "%s: its bias does not fit the accumulator", ex_label(x, bias)));
-    if (b->kind == VALUE_PARAM)
+    if (ex_is_kept(b))
         return ex_param_i32(x, b, accumulator);
     return ex_cast(x, ex_round(x, ex_wide(x, b), ex_power(x, e, accumulator, 0)), ONNX__TENSOR_PROTO__DATA_TYPE__INT32);
 }
@@ -342,7 +342,7 @@ static const char *narrow_const(Exporter *x, const Value *value) {
 
 /* Moves of a parameter commute with mapping it to 8 bits. */
 static const char *moved_param(Exporter *x, const Value *value, int bits) {
-    if (value->kind == VALUE_PARAM)
+    if (ex_is_kept(value))
         return ex_param_i8(x, value, bits);
     return ex_move(x, value->def, moved_param(x, value->def->in[0], bits));
 }
@@ -378,6 +378,8 @@ const char *ex_narrow(Exporter *x, const Value *value) {
         known->narrow = narrow_const(x, value);
     else if (value->kind == VALUE_NODE)
         known->narrow = narrow_node(x, value->def);
+    else if (ex_is_kept(value))
+        known->narrow = ex_param_i8(x, value, 8);
     else
         known->narrow = ex_refuse(x, NULL, "'%s' is not mapped to 8 bits", value->name);
     return known->narrow;
@@ -432,7 +434,7 @@ const char *ex_wide(Exporter *x, const Value *value) {
         known->wide = wide_input(x, value);
     else if (value->kind == VALUE_CONST)
         known->wide = wide_const(x, value);
-    else if (value->kind == VALUE_PARAM)
+    else if (ex_is_kept(value))
         known->wide = ex_cast(x, ex_param_i32(x, value, -1), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
     else if (value->kind == VALUE_NODE)
         known->wide = wide_node(x, value->def);

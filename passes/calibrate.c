@@ -1,7 +1,8 @@
 /* Inference with fixed exponents. Before: STAGE_SCALED, a graph of PHASE_FORWARD alone. After: the given graph still chooses every exponent
  * at run time and serves calibration; `fixed` is a copy in which each rescale that depends on data reads its exponent from a slot, and each
  * real input has a slot that the runtime maps it with. Rescales of parameters alone stay dynamic: their exponents follow from the
- * parameters. */
+ * parameters. What is computed from parameters and states alone (a folded normalisation's weights) is computed by the calibration and kept
+ * in a state that `fixed` reads. */
 #include "passes/passes.h"
 #include "runtime/fixed.h"
 
@@ -37,6 +38,59 @@ static void add_input(Node *node, Value *value) {
     node->in = in;
 }
 
+/* By id: computed, by more than moves and a rescale, from parameters or states and from no input. */
+static bool *folded_values(const Graph *graph, const bool *data) {
+    bool *folded = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(bool));
+    bool *kept = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(bool));
+    for (int i = 0; i < graph->value_count; i++)
+        kept[i] = graph->values[i]->kind == VALUE_PARAM || graph->values[i]->kind == VALUE_STATE;
+    for (int i = 0; i < graph->node_count; i++) {
+        const Node *node = graph->nodes[i];
+        bool plain = node->op == OP_rescale || op_info(node->op)->kind == KIND_MOVE, any = false, from = false;
+        for (int k = 0; k < node->in_count; k++) {
+            any = any || folded[node->in[k]->id];
+            from = from || kept[node->in[k]->id];
+        }
+        for (int k = 0; k < node->out_count; k++) {
+            kept[node->out[k]->id] = from;
+            folded[node->out[k]->id] = !data[node->out[k]->id] && from && (any || !plain);
+        }
+    }
+    return folded;
+}
+
+/* Whether a node that depends on data, or the user, reads the value. */
+static bool is_read(const Graph *graph, const Value *value, const bool *data) {
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].value == value)
+            return true;
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            if (graph->nodes[i]->in[k] == value && data[graph->nodes[i]->out[0]->id])
+                return true;
+    return false;
+}
+
+static Value *new_state(Graph *graph, const Value *like, int number) {
+    Value *state = graph_value(graph, VALUE_STATE, arena_printf(graph->arena, "folded.%d", number), like->shape);
+    state->type = like->type;
+    state->bound = like->bound;
+    state->exponent_kind = EXPONENT_DYNAMIC;
+    return state;
+}
+
+static void keep_folded(Graph *graph, Graph *fixed, const bool *data) {
+    const bool *folded = folded_values(graph, data);
+    int count = graph->value_count, number = 0;
+    for (int i = 0; i < count; i++) {
+        Value *value = graph->values[i];
+        if (!folded[i] || value->integer || !is_read(graph, value, data))
+            continue;
+        graph_update(graph, new_state(graph, value, number), value);
+        graph_replace(fixed, fixed->values[i], new_state(fixed, value, number++), 0);
+    }
+}
+
 bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count, Diag *diag) {
     const bool *data = data_values(graph);
     Graph *copy = graph_clone(graph, arena_printf(graph->arena, "%s.fixed", graph->name), NULL);
@@ -63,6 +117,7 @@ bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count
             return false;
         }
     }
+    keep_folded(graph, copy, data);
     *fixed = copy;
     *slots = collected;
     *slot_count = count;

@@ -15,7 +15,7 @@ enum intc_tensor_kind {
     INTC_INPUT,      /* data of a batch: the runtime maps it to `bits` bits and sets the exponent */
     INTC_TARGET,     /* labels (integer) or values (mapped like an input) */
     INTC_PARAM,      /* learned initializer, 16-bit master */
-    INTC_STATE,      /* momentum */
+    INTC_STATE,      /* momentum, running statistics, what calibration folds */
     INTC_HYPER,      /* scalar i32 mantissa with exponent; name: momentum, decay, step_w, step_g, step_v */
     INTC_PREDICTION, /* output of infer */
     INTC_LOSS,  /* step: scalar, the loss that is minimised; infer: [batch], the loss of each row, or a scalar where rows cannot be told

@@ -76,16 +76,23 @@ static void choose_width(Value *value, char reads, bool coefficient) {
         set_width(value, T_I64, ((int64_t)1 << 45) + 12345);
 }
 
+/* add_norm has these: their operands are statistics of one another. */
+static bool is_norm(Op op) {
+    return op == OP_variance || op == OP_rsqrt || op == OP_normalize || op == OP_norm_grad;
+}
+
 static void add_case(const Case *test) {
     Value *in[CASE_INPUTS];
+    if (is_norm(test->op))
+        return;
     int count = case_inputs(bench.graph, test, VALUE_INPUT, in, &bench.random);
     for (int i = 0; i < count; i++) {
         in[i]->name = arena_printf(bench.arena, "%s.%d", test->name, bench.graph->value_count);
         in[i]->real = NULL;
         choose_width(in[i], op_reads(test->op, i), test->op == OP_weighted_sum && i % 2 == 1);
         /* Products of these widths must fit 64 bits. */
-        bool heavy = test->op == OP_cross_entropy_grad || test->op == OP_leaky_relu || test->op == OP_leak || test->op == OP_mul_const ||
-                     test->op == OP_weighted_sum;
+        bool heavy = test->op == OP_share || test->op == OP_cross_entropy_grad || test->op == OP_leaky_relu || test->op == OP_leak ||
+                     test->op == OP_mul_const || test->op == OP_weighted_sum;
         if (heavy && in[i]->type == T_I64)
             set_width(in[i], T_I32, (int64_t)1 << 28);
     }
@@ -237,6 +244,40 @@ static void add_rows(void) {
     build(bench.graph, OP_count_correct, NULL, INPUTS(x, t), attrs, 1);
 }
 
+/* A normalisation and its gradient, over every other dimension, with random statistics shapes and widths. */
+static void add_norm(void) {
+    Shape shape = random_shape(2 + (int)below(3)), stats = shape;
+    for (int d = 0; d < shape.rank; d++)
+        if (below(2) == 0)
+            stats.dim[d] = 1;
+    bool wide = below(3) == 0, centered = below(3) > 0;
+    Value *x = input("x", shape, wide ? T_I16 : T_I8, wide ? 32767 : 127), *made[3];
+    Value *g = input("g", shape, below(3) == 0 ? T_I16 : T_I8, 127), *scale = input("s", broadcast_part(shape), T_I16, 32767);
+    if (g->type == T_I16)
+        g->bound = 32767;
+    statistics(bench.graph, x, stats, centered, made);
+    const Attr attrs[] = {ATTR_I("centered", centered)};
+    Value *y = build(bench.graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], scale), attrs, 1);
+    build(bench.graph, OP_normalize, NULL, INPUTS(x, made[0], made[1]), attrs, 1);
+    y = build(bench.graph, OP_bias, NULL, INPUTS(y, input("b", shape_of(1, shape.dim), T_I16, 32767)), ATTRS(ATTR_I("axis", 0)));
+    rescale(build(bench.graph, OP_relu, NULL, INPUTS(y), NO_ATTRS), 8, false);
+    int64_t axes[MAX_RANK], count = shape_elements(shape) / shape_elements(stats);
+    int axis_count = 0;
+    for (int d = 0; d < shape.rank; d++)
+        if (stats.dim[d] == 1)
+            axes[axis_count++] = d;
+    const Attr sum[] = {ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)};
+    Value *product = build(bench.graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], g), attrs, 1);
+    Value *a = build(bench.graph, OP_reduce_sum, NULL, INPUTS(g), sum, 2),
+          *b = build(bench.graph, OP_reduce_sum, NULL, INPUTS(product), sum, 2);
+    a = build(bench.graph, OP_share, NULL, INPUTS(a), ATTRS(ATTR_I("count", count), ATTR_I("fraction", NORM_SUM_FRACTION)));
+    b = build(bench.graph, OP_share, NULL, INPUTS(b), ATTRS(ATTR_I("count", count), ATTR_I("fraction", NORM_PRODUCT_FRACTION)));
+    Value *in[] = {g, x, made[0], made[1], a, b, scale};
+    rescale(build(bench.graph, OP_norm_grad, NULL, in, below(2) == 0 ? 6 : 7, attrs, 1), 8, true);
+    Value *variance = input("v", shape_of(1, shape.dim), T_I16, 32767);
+    build(bench.graph, OP_inv_sqrt, NULL, INPUTS(variance), ATTRS(ATTR_R("epsilon", 1e-5)));
+}
+
 /* A parameter with momentum: both are updated in place or copied, both are read by other nodes. */
 static void add_update(void) {
     Shape shape = random_shape(2);
@@ -338,6 +379,8 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
         add_tiles();
         add_moves();
         add_rows();
+        add_norm();
+        add_norm();
         add_update();
         add_slot();
     }

@@ -108,6 +108,56 @@ static inline int case_inputs(Graph *graph, const Case *test, ValueKind kind, Va
     return count;
 }
 
+/* Statistics of x over the dimensions where `stats` is 1: 3 values, mean, code and variance. */
+static inline void statistics(Graph *graph, Value *x, Shape stats, bool centered, Value *made[3]) {
+    int64_t axes[MAX_RANK], count = shape_elements(x->shape) / shape_elements(stats);
+    int axis_count = 0;
+    for (int i = 0; i < stats.rank; i++)
+        if (stats.dim[i] == 1)
+            axes[axis_count++] = i;
+    const Attr sum[] = {ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)};
+    Value *squares = build(graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
+    Value *s = build(graph, OP_reduce_sum, NULL, INPUTS(x), sum, 2), *q = build(graph, OP_reduce_sum, NULL, INPUTS(squares), sum, 2);
+    made[0] = build(graph, OP_share, NULL, INPUTS(s), ATTRS(ATTR_I("count", count), ATTR_I("fraction", NORM_MEAN_FRACTION)));
+    made[2] = build(graph, OP_variance, NULL, INPUTS(s, q), ATTRS(ATTR_I("count", count), ATTR_I("centered", centered)));
+    made[1] = build(graph, OP_rsqrt, NULL, INPUTS(made[2]), ATTRS(ATTR_I("count", count), ATTR_R("epsilon", 0x1p-10)));
+}
+
+/* The node of a case. Operands that only make sense as statistics of x are made from it: the case gives an integer tensor of their shape.
+ */
+static inline Value *case_node(Graph *graph, const Case *test, Value **in, int count) {
+    Value *stats[3], *all[CASE_INPUTS];
+    bool grad = test->op == OP_norm_grad;
+    if (test->op != OP_normalize && !grad)
+        return build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
+    Value *x = in[grad];
+    Shape shape = in[grad + 1]->shape;
+    statistics(graph, x, shape, test->attrs[0].integer != 0, stats);
+    int n = 0;
+    if (grad)
+        all[n++] = in[0];
+    all[n++] = x;
+    all[n++] = stats[0];
+    all[n++] = stats[1];
+    if (grad) {
+        Value *product = build(graph, OP_normalize, NULL, INPUTS(x, stats[0], stats[1], in[0]), test->attrs, test->attr_count);
+        int64_t axes[MAX_RANK], each = shape_elements(x->shape) / shape_elements(shape);
+        int axis_count = 0;
+        for (int i = 0; i < shape.rank; i++)
+            if (shape.dim[i] == 1)
+                axes[axis_count++] = i;
+        for (int i = 0; i < 2; i++) {
+            Value *sum = build(graph, OP_reduce_sum, NULL, INPUTS(i == 0 ? in[0] : product),
+                               ATTRS(ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)));
+            all[n++] = build(graph, OP_share, NULL, INPUTS(sum),
+                             ATTRS(ATTR_I("count", each), ATTR_I("fraction", i == 0 ? NORM_SUM_FRACTION : NORM_PRODUCT_FRACTION)));
+        }
+    }
+    for (int i = grad + 2; i < count; i++)
+        all[n++] = in[i];
+    return build(graph, test->op, NULL, all, n, test->attrs, test->attr_count);
+}
+
 /* A scalar: the sum of x times fixed random numbers, so that no gradient is the same everywhere. */
 static inline Value *weighted_total(Graph *graph, Value *x, uint64_t *state) {
     Value *weights = real_value(graph, VALUE_CONST, "weights", x->shape, 9, false, state);

@@ -110,7 +110,16 @@ def masked_softmax(a, x, mask):
     return p.nan_to_num(0.0)
 
 
+def normalize(a, x, mean, _code, scale=None):
+    """Statistics over the dimensions where mean has 1; epsilon as in build.h."""
+    axes = [d for d in range(x.dim()) if mean.shape[d] == 1]
+    d = x - x.mean(axes, keepdim=True) if a["centered"] else x
+    y = d / torch.sqrt((d * d).mean(axes, keepdim=True) + 2.0 ** -10)
+    return y if scale is None else y * scale
+
+
 OPS = {
+    "normalize": normalize,
     "mul_const": lambda a, x: x * a["value"],
     "matmul": lambda a, x, w: transposed(x, a["ta"]) @ transposed(w, a["tb"]),
     "conv": conv,

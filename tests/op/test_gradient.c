@@ -109,7 +109,7 @@ static void check_case(const Case *test) {
     uint64_t state = 1;
     Value *in[CASE_INPUTS];
     int count = case_inputs(graph, test, VALUE_PARAM, in, &state);
-    Value *y = build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
+    Value *y = case_node(graph, test, in, count);
     Value *loss = weighted_total(graph, y, &state);
     graph_output(graph, "loss", ROLE_LOSS, loss);
     compare(test->name, graph, loss);

@@ -17,6 +17,9 @@ static double real_at(const Eval *eval, const Value *value, int64_t k) {
 static double tolerance(const Case *test) {
     if (test->op == OP_rescale)
         return strcmp(test->name, "rescale_stochastic") == 0 ? 1.0 / 16 : 1.0 / 127;
+    /* A gradient with the bound of 16 bits has 6 fraction bits more, whatever its mantissas are: here 8 bits. */
+    if (test->op == OP_norm_grad)
+        return 0x1p-10;
     /* The limits are rounded to the operand's mantissas. */
     return test->op == OP_clip ? 1.0 / 127 : 0x1p-12;
 }
@@ -28,7 +31,7 @@ static void check_width(const Case *test, ValueKind kind) {
     uint64_t state = 3;
     Value *in[CASE_INPUTS];
     int count = case_inputs(graph, test, kind, in, &state);
-    Value *y = build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
+    Value *y = case_node(graph, test, in, count);
     graph_output(graph, "y", ROLE_LOSS, y);
     Diag *diag = diag_new(NULL);
     bool good = pass_exponents(graph, &(PassOptions){.bits = 8}, diag);
@@ -56,7 +59,10 @@ static void check_width(const Case *test, ValueKind kind) {
     arena_free(arena);
 }
 
+/* The code of rsqrt means another thing in either mode and is seen through normalize. */
 static void check_case(const Case *test) {
+    if (test->op == OP_rsqrt)
+        return;
     check_width(test, VALUE_CONST);
     check_width(test, VALUE_PARAM);
 }
