@@ -154,6 +154,8 @@ bool lower_batch_normalization(OnnxNode *node) {
         return node_refuse(node, "attribute 'spatial' is 0");
     if (node->since >= 14)
         node_attr_int(node, "training_mode", 0);
+    else if (node->since < 7)
+        node_attr_int(node, "is_test", 0);
     static const char *const what[] = {"scale", "B", "mean", "var"};
     if (node->in[0]->shape.rank < 2)
         return node_refuse(node, "takes [N, C, ...], found [%s]", shape_text(node->importer->arena, node->in[0]->shape));
@@ -196,9 +198,18 @@ static Value *with_addend(OnnxNode *node, Value *y, int i) {
 
 bool lower_layer_normalization(OnnxNode *node) {
     Norm norm;
-    if (!node_check_inputs(node, 2, 3) || !refuse_outputs(node) || !trailing(node, &norm, true))
+    if (!node_check_inputs(node, 2, 3) || !trailing(node, &norm, true))
         return false;
-    return node_set(node, 0, with_addend(node, normalized(node, node_value(node, 0), &norm, node_value(node, 1), true), 2));
+    Value *y = with_addend(node, normalized(node, node_value(node, 0), &norm, node_value(node, 1), true), 2);
+    if (y == NULL || !node_set(node, 0, y))
+        return false;
+    if (!node_wants(node, 1) && !node_wants(node, 2))
+        return true;
+    /* No gradient flows through the statistics alone. */
+    if (node->importer->training)
+        return refuse_outputs(node);
+    Value *deviation = node_emit(node, OP_inv_sqrt, INPUTS(norm.variance), ATTRS(ATTR_R("epsilon", norm.epsilon)));
+    return node_set(node, 1, norm.mean) && node_set(node, 2, deviation);
 }
 
 bool lower_rms_normalization(OnnxNode *node) {
