@@ -44,6 +44,44 @@ def digits_cnn():
                          nn.Flatten(), nn.Linear(64, 10))
 
 
+class Block(nn.Module):
+    """The basic block of ResNet (He et al. 2015), a 1×1 convolution on the shortcut where the shape changes."""
+
+    def __init__(self, i, o, stride):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(),
+                                  nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o))
+        same = stride == 1 and i == o
+        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x):
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet(channels, widths, depth):
+    layers, last = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()], widths[0]
+    for number, width in enumerate(widths):
+        for k in range(depth):
+            layers.append(Block(last, width, 2 if number > 0 and k == 0 else 1))
+            last = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, 10))
+
+
+def digits_resnet():
+    return resnet(1, (8, 16), 1)
+
+
+def resnet20():
+    return resnet(3, (16, 32, 64), 3)
+
+
+def digits_norms():
+    """Every other normalisation, and batch normalisation in front of a convolution and of rows."""
+    return nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(),
+                         nn.Conv2d(8, 8, 3, padding=1), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
+                         nn.Linear(128, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+
 # Maker, shape of one sample, exporters whose file is kept in the repository.
 MODELS = {
     "mlp": (mlp, (1, 28, 28), ("legacy",)),
@@ -52,6 +90,9 @@ MODELS = {
     "vgg": (vgg, (1, 28, 28), ("legacy", "dynamo")),
     "digits_mlp": (digits_mlp, (1, 8, 8), ("legacy", "dynamo")),
     "digits_cnn": (digits_cnn, (1, 8, 8), ("legacy", "dynamo")),
+    "digits_resnet": (digits_resnet, (1, 8, 8), ("legacy",)),
+    "digits_norms": (digits_norms, (1, 8, 8), ("legacy",)),
+    "resnet20": (resnet20, (3, 32, 32), ()),
 }
 
 

@@ -2,7 +2,7 @@
 # The main road: compile every digits model, train, evaluate, predict, export. Accuracy must be real, and what is saved must come back the same.
 . "$(dirname "$0")/common.sh"
 
-for name in digits_mlp digits_mlp_dynamo digits_cnn digits_cnn_dynamo; do
+for name in digits_mlp digits_mlp_dynamo digits_cnn digits_cnn_dynamo digits_resnet; do
     "$INTC" --batch=32 "$MODELS/$name.onnx" -o "$name"
     ./"$name" info >"$name.info"
     ./"$name" train "${DIGITS[@]}" --epochs 15 --lr 0.1 --momentum 0.9 --seed 3 --checkpoint "$name.ckpt" --save "$name.int8.onnx" \

@@ -18,7 +18,7 @@ for model in digits_mlp digits_cnn; do
         done
     done
 done
-for model in lenet5_dynamo vgg; do
+for model in lenet5_dynamo vgg digits_resnet digits_norms; do
     "$INTC" "$MODELS/$model.onnx" --batch=6 --stop-after=memplan -o step.ir 2>/dev/null
     check "$model" "" 2 20
 done
