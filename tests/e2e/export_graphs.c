@@ -167,7 +167,18 @@ static void make_data(const Value *value, uint64_t seed, double stretch, double 
     }
 }
 
-static void calibrate(Graph *graph, Value *const *slots, int count, int *exponents) {
+/* What the calibration computes from parameters alone, as states of the fixed graph. */
+static void keep_folded(const Eval *from, Eval *to) {
+    for (int i = 0; i < from->graph->update_count; i++) {
+        const Value *state = from->graph->updates[i].state;
+        const Value *same = named(to->graph, state->name);
+        const Tensor *tensor = &from->tensors[from->graph->updates[i].next->id];
+        memcpy(to->tensors[same->id].mantissa, tensor->mantissa, (size_t)shape_elements(state->shape) * sizeof *tensor->mantissa);
+        to->tensors[same->id].exponent = tensor->exponent;
+    }
+}
+
+static void calibrate(Graph *graph, Value *const *slots, int count, int *exponents, Eval *fixed) {
     Arena *arena = graph->arena;
     for (int i = 0; i < count; i++)
         exponents[i] = INTC_EXPONENT_ZERO;
@@ -185,6 +196,7 @@ static void calibrate(Graph *graph, Value *const *slots, int count, int *exponen
     eval_nodes(eval);
     for (int i = 0; i < count; i++)
         exponents[i] = eval->tensors[slots[i]->id].exponent;
+    keep_folded(eval, fixed);
     eval_free(eval);
 }
 
@@ -250,8 +262,8 @@ static void run(const Subject *subject) {
         exit(1);
     }
     int *exponents = arena_alloc(fixed->arena, (size_t)slot_count, sizeof *exponents);
-    calibrate(subject->graph, slots, slot_count, exponents);
     Eval *eval = eval_new(fixed, EVAL_INTEGER);
+    calibrate(subject->graph, slots, slot_count, exponents, eval);
     infer(subject, fixed, slots, slot_count, exponents, eval);
     ModelTemplate models[EXPORT_MODELS];
     if (subject->file != NULL && !onnx_export_float(subject->file, fixed, models, &count, diag)) {
