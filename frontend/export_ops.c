@@ -192,6 +192,9 @@ static const char *gather(Exporter *x, const Node *node, const char *in) {
     if (index->kind != VALUE_CONST)
         return ex_refuse(x, node, "indices '%s' that are data have no int8 form", index->name);
     size_t count = (size_t)shape_elements(index->shape);
+    for (size_t i = 0; i < count; i++)
+        if (index->mantissa[i] < 0 || index->mantissa[i] >= node->in[0]->shape.dim[attr_int(node, "axis", 0)])
+            return ex_refuse(x, node, "index %lld is out of range", (long long)index->mantissa[i]);
     const char *places = ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, index->shape, index->mantissa, count * sizeof *index->mantissa);
     Onnx__NodeProto *out = ex_node(x, "Gather", EX_NAMES(in, places));
     ex_attr_int(x, out, "axis", attr_int(node, "axis", 0));

@@ -289,11 +289,9 @@ static void run_case(const Case *test, bool params) {
     uint64_t state = 5;
     Value *in[CASE_INPUTS];
     int count = case_inputs(graph, test, VALUE_INPUT, in, &state);
-    bool real = count > 0;
-    for (int i = 0; i < count; i++)
-        real = real && !in[i]->integer;
+    bool real = count > 0 && !in[0]->integer;
     for (int i = 1; i < count && params; i++)
-        in[i]->kind = VALUE_PARAM;
+        in[i]->kind = in[i]->integer ? VALUE_CONST : VALUE_PARAM;
     Node *node = real ? graph_node(graph, diag, test->op, NULL, in, count, test->attrs, test->attr_count) : NULL;
     if (node != NULL && !node->out[0]->integer && test->op != OP_rescale) {
         graph_output(graph, "out", ROLE_PREDICTION, node->out[0]);

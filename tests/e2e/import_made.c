@@ -421,6 +421,94 @@ static void test_shapes_that_do_not_fit(void) {
     finish(made, &result);
 }
 
+/* 0 and a very negative number, as exporters store a mask. */
+static void test_additive_mask(void) {
+    for (int kind = 0; kind < 2; kind++) {
+        Made *made = linear(13, "2", "y");
+        add_floats(made, "mask", 1, (int64_t[]){3}, 0);
+        made->initializers[1]->float_data[2] = kind == 0 ? -3.4e38f : -3.0f;
+        add_node(made, "Add", "y,mask", "s");
+        add_node(made, "Softmax", "s", "p");
+        add_node(made, "MatMul", "p,v", "z");
+        add_floats(made, "v", 2, (int64_t[]){3, 3}, 0.25f);
+        add_output(made, "z");
+        Result result = import_made(made, 0, "auto");
+        expect(result.ok && count_ops(result.train, OP_masked_softmax) == (kind == 0), "a softmax leaves out what an added mask hides",
+               &result);
+        expect(result.ok && count_params(result.train) == 2 + kind, "a mask is no parameter, a bias is", &result);
+        finish(made, &result);
+    }
+}
+
+/* x scaled by (random < 0.8) / 0.8, as exporters spell dropout. */
+static void test_random_comparison(void) {
+    Made *made = linear(13, "2", "y");
+    add_floats(made, "share", 0, NULL, 0.8f);
+    add_node(made, "RandomUniformLike", "y", "u");
+    add_node(made, "Less", "u,share", "l");
+    add_int(made, add_node(made, "Cast", "l", "f"), "to", 1);
+    add_node(made, "Div", "f,share", "d");
+    add_node(made, "Mul", "y,d", "z");
+    add_output(made, "z");
+    Result result = import_made(made, 0, "auto");
+    expect(result.ok && count_ops(result.train, OP_random_mask) == 1 && count_ops(result.train, OP_mul) == 0,
+           "it is a gate by a random mask", &result);
+    bool reads_y = false, kept = false;
+    for (int i = 0; result.ok && i < result.train->node_count; i++) {
+        const Node *node = result.train->nodes[i];
+        reads_y = reads_y || (node->op == OP_gate && node->in[0]->def != NULL && node->in[0]->def->op == OP_matmul);
+        kept = kept || (node->op == OP_random_mask && attr_real(node, "ratio", 0) > 0.199 && attr_real(node, "ratio", 0) < 0.201);
+    }
+    expect(reads_y && kept, "the gate reads the data, and one in five is dropped", &result);
+    const Node *last = result.ok ? result.infer->outputs[0].value->def : NULL;
+    expect(last != NULL && last->op == OP_matmul, "nothing is dropped from a prediction", &result);
+    finish(made, &result);
+}
+
+static void test_gather(void) {
+    Made *made;
+    for (int kind = 0; kind < 2; kind++) {
+        made = linear(13, "2", "y");
+        add_ints(made, "places", 3, kind == 0 ? (int64_t[]){-1, 1, 0} : (int64_t[]){2, 0, 0});
+        add_int(made, add_node(made, "Gather", "y,places", "z"), "axis", 1);
+        add_output(made, "z");
+        Result result = import_made(made, 0, "auto");
+        expect(result.ok && count_ops(result.train, OP_gather) == kind, "evenly spaced indices are moves", &result);
+        finish(made, &result);
+    }
+    made = made_new(13);
+    add_input(made, "words", 7, "2,5");
+    add_floats(made, "table", 2, (int64_t[]){9, 4}, 0.5f);
+    add_node(made, "Gather", "table,words", "e");
+    add_int(made, add_node(made, "Flatten", "e", "y"), "axis", 1);
+    add_output(made, "y");
+    Result result = import_made(made, 0, "auto");
+    bool bounded = false;
+    for (int i = 0; result.ok && i < result.train->value_count; i++) {
+        const Value *value = result.train->values[i];
+        bounded = bounded || (value->kind == VALUE_INPUT && strcmp(value->name, "words") == 0 && value->integer && value->bound == 8);
+    }
+    expect(bounded && count_ops(result.train, OP_gather) == 1, "an integer input is indices within the table", &result);
+    finish(made, &result);
+}
+
+static void test_diagonal(void) {
+    Made *made = linear(13, "2", "y");
+    Onnx__NodeProto *node = add_node(made, "Einsum", "w,y", "z");
+    Onnx__AttributeProto *attr = arena_alloc(made->arena, 1, sizeof *attr);
+    onnx__attribute_proto__init(attr);
+    attr->name = arena_strdup(made->arena, "equation");
+    attr->has_type = attr->has_s = 1;
+    attr->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING;
+    attr->s.data = (uint8_t *)arena_strdup(made->arena, "ii,ij->j");
+    attr->s.len = 8;
+    node->attribute[node->n_attribute++] = attr;
+    add_output(made, "z");
+    Result result = import_made(made, 0, "auto");
+    expect(!result.ok && says(&result, "Einsum 'node_z'") && says(&result, "diagonal"), "a diagonal in Einsum is refused by name", &result);
+    finish(made, &result);
+}
+
 int main(void) {
     test_dimensions();
     test_everything_at_once();
@@ -433,6 +521,10 @@ int main(void) {
     test_shape_arithmetic();
     test_rebind();
     test_shapes_that_do_not_fit();
+    test_additive_mask();
+    test_random_comparison();
+    test_gather();
+    test_diagonal();
     printf("import_made: %d failed\n", failures);
     return failures == 0 ? 0 : 1;
 }
