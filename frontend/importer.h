@@ -145,6 +145,8 @@ Value *pattern_softplus(OnnxNode *node, Value *x);
 Value *pattern_mul(OnnxNode *node, Value *a, Value *b);
 Value *pattern_mul_const(OnnxNode *node, Value *x, double factor);
 Value *pattern_log(OnnxNode *node, Value *x);
+/* y where it is softplus(x) and the mask chooses x above a large threshold, as PyTorch writes it; else NULL. */
+Value *pattern_where(const Value *mask, const Value *x, Value *y);
 /* Sets output i to the value (false if NULL); the type is that of input 0 unless said. */
 bool node_set(OnnxNode *node, int i, Value *value);
 bool node_set_typed(OnnxNode *node, int i, Value *value, int type);

@@ -177,7 +177,11 @@ bool lower_where(OnnxNode *node) {
     Value *mask = node_mask(node, 0), *other = node_mask_not(node, mask), *result;
     double a = 1, b = 1;
     bool number_a = only_number(node, 1, &a), number_b = only_number(node, 2, &b);
-    if (number_a && a == 0)
+    Value *known =
+        node->in[1]->value != NULL && node->in[2]->value != NULL ? pattern_where(mask, node->in[1]->value, node->in[2]->value) : NULL;
+    if (known != NULL)
+        result = known;
+    else if (number_a && a == 0)
         result = part(node, 2, other);
     else if (number_b && b == 0)
         result = part(node, 1, mask);

@@ -96,6 +96,11 @@ static Value *product(OnnxNode *node, Value *a, const Value *b) {
         Value *y = pattern_swish(node, x, alpha);
         return factor == 1 ? y : node_mul_const(node, y, factor);
     }
+    if (curve_argument(right.base, "hard_sigmoid") == x)
+        return gated(node, x, "hard_swish", factor);
+    if (made_by(right.base, OP_clip) && attr_real(right.base->def, "min", -1) == 0 && attr_real(right.base->def, "max", 0) == 6 &&
+        without_addend(right.base->def->in[0], 3) == x)
+        return gated(node, x, "hard_swish", 6 * factor);
     argument = curve_argument(right.base, "tanh");
     if (argument != NULL && softplus_argument(argument) == x)
         return gated(node, x, "mish", factor);
@@ -121,6 +126,15 @@ Value *pattern_mul_const(OnnxNode *node, Value *x, double factor) {
         return NULL;
     double both = attr_real(x->def, "value", 1) * factor;
     return near(both, 1) ? x->def->in[0] : node_mul_const(node, x->def->in[0], both);
+}
+
+Value *pattern_where(const Value *mask, const Value *x, Value *y) {
+    enum { LINEAR = 15 }; /* from here on softplus(x) is x, to 2^-21 */
+    if (softplus_argument(y) != x || mask == NULL || !made_by(mask, OP_positive) || !made_by(mask->def->in[0], OP_sub))
+        return NULL;
+    Value *const *in = mask->def->in[0]->def->in;
+    bool constant = in[1]->kind == VALUE_CONST && in[1]->real != NULL && shape_elements(in[1]->shape) == 1;
+    return in[0] == x && constant && in[1]->real[0] >= LINEAR ? y : NULL;
 }
 
 Value *pattern_log(OnnxNode *node, Value *x) {
