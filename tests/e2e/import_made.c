@@ -507,68 +507,68 @@ static void test_diagonal(void) {
     Result result = import_made(made, 0, "auto");
     expect(!result.ok && says(&result, "Einsum 'node_z'") && says(&result, "diagonal"), "a diagonal in Einsum is refused by name", &result);
     finish(made, &result);
+}
 
-    /* A chain of nodes "Op:inputs:outputs;…" behind y, with scalars at hand, and what its output z is lowered to. */
-    static void check_pattern(const char *chain, Op op, const char *function) {
-        static const struct {
-            const char *name;
-            float value;
-        } scalars[] = {{"zero", 0},    {"half", 0.5f},        {"one", 1},          {"three", 3},           {"six", 6},
-                       {"twenty", 20}, {"root", 1.41421354f}, {"cube", 0.044715f}, {"slope", 0.797884583f}};
-        Made *made = linear(20, "2", "y");
-        for (size_t i = 0; i < sizeof scalars / sizeof scalars[0]; i++)
-            add_floats(made, scalars[i].name, 0, NULL, scalars[i].value);
-        char *rest = NULL, *copy = arena_strdup(made->arena, chain);
-        for (char *part = strtok_r(copy, ";", &rest); part != NULL; part = strtok_r(NULL, ";", &rest)) {
-            char *in = strchr(part, ':'), *out = strrchr(part, ':');
-            *in = *out = '\0';
-            add_node(made, part, in + 1, out + 1);
-        }
-        add_output(made, "z");
-        Result result = import_made(made, 0, "auto");
-        const Node *found = NULL;
-        for (int i = 0; result.ok && i < result.train->output_count; i++)
-            if (result.train->outputs[i].role == ROLE_PREDICTION)
-                found = result.train->outputs[i].value->def;
-        expect(found != NULL && found->op == op && strcmp(attr_text(found, "function", ""), function) == 0, chain, &result);
-        finish(made, &result);
+/* A chain of nodes "Op:inputs:outputs;…" behind y, with scalars at hand, and what its output z is lowered to. */
+static void check_pattern(const char *chain, Op op, const char *function) {
+    static const struct {
+        const char *name;
+        float value;
+    } scalars[] = {{"zero", 0},    {"half", 0.5f},        {"one", 1},          {"three", 3},           {"six", 6},
+                   {"twenty", 20}, {"root", 1.41421354f}, {"cube", 0.044715f}, {"slope", 0.797884583f}};
+    Made *made = linear(20, "2", "y");
+    for (size_t i = 0; i < sizeof scalars / sizeof scalars[0]; i++)
+        add_floats(made, scalars[i].name, 0, NULL, scalars[i].value);
+    char *rest = NULL, *copy = arena_strdup(made->arena, chain);
+    for (char *part = strtok_r(copy, ";", &rest); part != NULL; part = strtok_r(NULL, ";", &rest)) {
+        char *in = strchr(part, ':'), *out = strrchr(part, ':');
+        *in = *out = '\0';
+        add_node(made, part, in + 1, out + 1);
     }
+    add_output(made, "z");
+    Result result = import_made(made, 0, "auto");
+    const Node *found = NULL;
+    for (int i = 0; result.ok && i < result.train->output_count; i++)
+        if (result.train->outputs[i].role == ROLE_PREDICTION)
+            found = result.train->outputs[i].value->def;
+    expect(found != NULL && found->op == op && strcmp(attr_text(found, "function", ""), function) == 0, chain, &result);
+    finish(made, &result);
+}
 
-    static void test_patterns(void) {
-        check_pattern("Sigmoid:y:a;Mul:y,a:z", OP_gated, "swish");
-        check_pattern("Softplus:y:a;Tanh:a:b;Mul:b,y:z", OP_gated, "mish");
-        check_pattern("Div:y,root:a;Erf:a:b;Add:b,one:c;Mul:y,c:d;Mul:d,half:z", OP_gated, "gelu");
-        check_pattern("Mul:y,half:h;Div:y,root:a;Erf:a:b;Add:one,b:c;Mul:h,c:z", OP_gated, "gelu");
-        check_pattern("Pow:y,three:a;Mul:a,cube:b;Add:y,b:c;Mul:c,slope:d;Tanh:d:e;Add:e,one:f;Mul:y,f:g;Mul:half,g:z", OP_gated,
-                      "gelu_tanh");
-        check_pattern("Add:y,three:a;Clip:a,zero,six:b;Mul:y,b:c;Div:c,six:z", OP_gated, "hard_swish");
-        check_pattern("Sigmoid:y:a;Log:a:z", OP_sub, "");
-        check_pattern("Softmax:y:a;Log:a:z", OP_log_softmax, "");
-        check_pattern("Exp:y:a;Add:a,one:b;Log:b:z", OP_add, "");
-        check_pattern("Softplus:y:a;Greater:y,twenty:b;Where:b,y,a:z", OP_add, "");
-        /* What only looks like one stays as it is. */
-        check_pattern("Tanh:y:a;Mul:y,a:z", OP_mul, "");
-        check_pattern("Div:y,root:a;Erf:a:b;Add:b,half:c;Mul:y,c:z", OP_mul, "");
-        check_pattern("Exp:y:a;Add:a,half:b;Log:b:z", OP_log, "");
-    }
+static void test_patterns(void) {
+    check_pattern("Sigmoid:y:a;Mul:y,a:z", OP_gated, "swish");
+    check_pattern("Softplus:y:a;Tanh:a:b;Mul:b,y:z", OP_gated, "mish");
+    check_pattern("Div:y,root:a;Erf:a:b;Add:b,one:c;Mul:y,c:d;Mul:d,half:z", OP_gated, "gelu");
+    check_pattern("Mul:y,half:h;Div:y,root:a;Erf:a:b;Add:one,b:c;Mul:h,c:z", OP_gated, "gelu");
+    check_pattern("Pow:y,three:a;Mul:a,cube:b;Add:y,b:c;Mul:c,slope:d;Tanh:d:e;Add:e,one:f;Mul:y,f:g;Mul:half,g:z", OP_gated, "gelu_tanh");
+    check_pattern("Add:y,three:a;Clip:a,zero,six:b;Mul:y,b:c;Div:c,six:z", OP_gated, "hard_swish");
+    check_pattern("Sigmoid:y:a;Log:a:z", OP_sub, "");
+    check_pattern("Softmax:y:a;Log:a:z", OP_log_softmax, "");
+    check_pattern("Exp:y:a;Add:a,one:b;Log:b:z", OP_add, "");
+    check_pattern("Softplus:y:a;Greater:y,twenty:b;Where:b,y,a:z", OP_add, "");
+    /* What only looks like one stays as it is. */
+    check_pattern("Tanh:y:a;Mul:y,a:z", OP_mul, "");
+    check_pattern("Div:y,root:a;Erf:a:b;Add:b,half:c;Mul:y,c:z", OP_mul, "");
+    check_pattern("Exp:y:a;Add:a,half:b;Log:b:z", OP_log, "");
+}
 
-    int main(void) {
-        test_dimensions();
-        test_everything_at_once();
-        test_opset();
-        test_external();
-        test_bias();
-        test_dropout();
-        test_softmax_loss();
-        test_own_loss();
-        test_shape_arithmetic();
-        test_rebind();
-        test_shapes_that_do_not_fit();
-        test_additive_mask();
-        test_random_comparison();
-        test_gather();
-        test_diagonal();
-        test_patterns();
-        printf("import_made: %d failed\n", failures);
-        return failures == 0 ? 0 : 1;
-    }
+int main(void) {
+    test_dimensions();
+    test_everything_at_once();
+    test_opset();
+    test_external();
+    test_bias();
+    test_dropout();
+    test_softmax_loss();
+    test_own_loss();
+    test_shape_arithmetic();
+    test_rebind();
+    test_shapes_that_do_not_fit();
+    test_additive_mask();
+    test_random_comparison();
+    test_gather();
+    test_diagonal();
+    test_patterns();
+    printf("import_made: %d failed\n", failures);
+    return failures == 0 ? 0 : 1;
+}
