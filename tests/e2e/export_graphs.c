@@ -292,7 +292,10 @@ static void run_case(const Case *test, bool params) {
     bool real = count > 0 && !in[0]->integer;
     for (int i = 1; i < count && params; i++)
         in[i]->kind = in[i]->integer ? VALUE_CONST : VALUE_PARAM;
-    Node *node = real ? graph_node(graph, diag, test->op, NULL, in, count, test->attrs, test->attr_count) : NULL;
+    bool statistics_too = test->op == OP_normalize || test->op == OP_norm_grad;
+    Node *node = real && statistics_too ? case_node(graph, test, in, count)->def
+                 : real                 ? graph_node(graph, diag, test->op, NULL, in, count, test->attrs, test->attr_count)
+                                        : NULL;
     if (node != NULL && !node->out[0]->integer && test->op != OP_rescale) {
         graph_output(graph, "out", ROLE_PREDICTION, node->out[0]);
         const char *name = arena_printf(arena, "%s_%s", test->name, params ? "params" : "inputs");
