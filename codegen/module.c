@@ -87,24 +87,11 @@ static Row *table_add(Table *table, const Value *value, const char *name, int ki
 
 /* Whether a prediction of the graph depends on the value: a data input, not a target. */
 static bool predicts(const Graph *graph, const char *name) {
-    bool *reached = calloc((size_t)graph->value_count + 1, sizeof *reached), found = false;
-    if (reached == NULL)
-        internal_error("out of memory");
-    for (int i = 0; i < graph->output_count; i++)
-        if (graph->outputs[i].role == ROLE_PREDICTION)
-            reached[graph->outputs[i].value->id] = true;
-    for (int i = graph->node_count - 1; i >= 0; i--) {
-        const Node *node = graph->nodes[i];
-        bool any = false;
-        for (int k = 0; k < node->out_count; k++)
-            any = any || reached[node->out[k]->id];
-        for (int k = 0; any && k < node->in_count; k++)
-            reached[node->in[k]->id] = true;
-    }
+    const bool *reached = graph_reaching(graph, ROLE_PREDICTION);
     for (int i = 0; i < graph->value_count; i++)
-        found = found || (reached[i] && graph->values[i]->kind == VALUE_INPUT && strcmp(graph->values[i]->name, name) == 0);
-    free(reached);
-    return found;
+        if (reached[i] && graph->values[i]->kind == VALUE_INPUT && strcmp(graph->values[i]->name, name) == 0)
+            return true;
+    return false;
 }
 
 static int input_kind(const Codegen *cg, const Value *value) {

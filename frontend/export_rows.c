@@ -2,37 +2,6 @@
  * every row of every prediction depends on the same row of the inputs alone and no operator needs to know how many there are. */
 #include "frontend/export.h"
 
-static bool *needed_values(const Graph *graph) {
-    bool *needed = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof *needed);
-    for (int i = 0; i < graph->output_count; i++)
-        if (graph->outputs[i].role == ROLE_PREDICTION)
-            needed[graph->outputs[i].value->id] = true;
-    for (int i = graph->node_count - 1; i >= 0; i--) {
-        const Node *node = graph->nodes[i];
-        bool any = false;
-        for (int k = 0; k < node->out_count; k++)
-            any = any || needed[node->out[k]->id];
-        for (int k = 0; k < node->in_count && any; k++)
-            needed[node->in[k]->id] = true;
-    }
-    return needed;
-}
-
-static bool *data_values(const Graph *graph) {
-    bool *data = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof *data);
-    for (int i = 0; i < graph->value_count; i++)
-        data[i] = graph->values[i]->kind == VALUE_INPUT;
-    for (int i = 0; i < graph->node_count; i++) {
-        const Node *node = graph->nodes[i];
-        bool any = false;
-        for (int k = 0; k < node->in_count; k++)
-            any = any || data[node->in[k]->id];
-        for (int k = 0; k < node->out_count; k++)
-            data[node->out[k]->id] = any;
-    }
-    return data;
-}
-
 static bool lists(const Node *node, const char *name, int64_t wanted) {
     int count;
     const int64_t *values = attr_ints(node, name, &count);
@@ -132,9 +101,9 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
 
 bool ex_find_rows(Exporter *x) {
     const Graph *graph = x->graph;
-    const bool *needed = needed_values(graph);
+    const bool *needed = graph_reaching(graph, ROLE_PREDICTION);
     int64_t rows = -1;
-    x->data = data_values(graph);
+    x->data = graph_depending(graph, VALUE_INPUT);
     for (int i = 0; i < graph->value_count; i++) {
         const Value *value = graph->values[i];
         if (!needed[i] || !x->data[i] || (value->integer && value->kind == VALUE_INPUT))

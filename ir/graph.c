@@ -175,6 +175,37 @@ int value_uses(const Graph *graph, const Value *value) {
     return uses;
 }
 
+bool *graph_depending(const Graph *graph, ValueKind kind) {
+    bool *depends = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof *depends);
+    for (int i = 0; i < graph->value_count; i++)
+        depends[i] = graph->values[i]->kind == kind;
+    for (int i = 0; i < graph->node_count; i++) {
+        const Node *node = graph->nodes[i];
+        bool any = false;
+        for (int k = 0; k < node->in_count; k++)
+            any = any || depends[node->in[k]->id];
+        for (int k = 0; k < node->out_count; k++)
+            depends[node->out[k]->id] = any;
+    }
+    return depends;
+}
+
+bool *graph_reaching(const Graph *graph, Role role) {
+    bool *reaches = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof *reaches);
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == role)
+            reaches[graph->outputs[i].value->id] = true;
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        const Node *node = graph->nodes[i];
+        bool any = false;
+        for (int k = 0; k < node->out_count; k++)
+            any = any || reaches[node->out[k]->id];
+        for (int k = 0; k < node->in_count && any; k++)
+            reaches[node->in[k]->id] = true;
+    }
+    return reaches;
+}
+
 void graph_keep_nodes(Graph *graph, const bool *keep) {
     int kept = 0;
     for (int i = 0; i < graph->node_count; i++)

@@ -202,6 +202,10 @@ void graph_set_phase(Graph *graph, Phase phase);
 void graph_replace(Graph *graph, const Value *old, Value *new, int first);
 /* Number of uses by nodes, outputs and updates. */
 int value_uses(const Graph *graph, const Value *value);
+/* By id, in the graph's arena: whether the value is or depends on one of the kind. */
+bool *graph_depending(const Graph *graph, ValueKind kind);
+/* By id, in the graph's arena: whether the value is an output of the role or one depends on it. */
+bool *graph_reaching(const Graph *graph, Role role);
 /* Keeps the nodes i with keep[i], in order. */
 void graph_keep_nodes(Graph *graph, const bool *keep);
 

@@ -6,22 +6,6 @@
 #include "passes/passes.h"
 #include "runtime/fixed.h"
 
-/* By id: whether the value depends on an input. */
-static bool *data_values(const Graph *graph) {
-    bool *data = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(bool));
-    for (int i = 0; i < graph->value_count; i++)
-        data[i] = graph->values[i]->kind == VALUE_INPUT;
-    for (int i = 0; i < graph->node_count; i++) {
-        const Node *node = graph->nodes[i];
-        bool any = false;
-        for (int k = 0; k < node->in_count; k++)
-            any = any || data[node->in[k]->id];
-        for (int k = 0; k < node->out_count; k++)
-            data[node->out[k]->id] = any;
-    }
-    return data;
-}
-
 static Value *new_slot(Graph *fixed, int number) {
     Value *slot = graph_integer(fixed, VALUE_STATE, arena_printf(fixed->arena, "calibrated.%d", number), (Shape){0}, T_I32, INT32_MAX);
     int64_t *initial = arena_alloc(fixed->arena, 1, sizeof *initial);
@@ -92,7 +76,7 @@ static void keep_folded(Graph *graph, Graph *fixed, const bool *data) {
 }
 
 bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count, Diag *diag) {
-    const bool *data = data_values(graph);
+    const bool *data = graph_depending(graph, VALUE_INPUT);
     Graph *copy = graph_clone(graph, arena_printf(graph->arena, "%s.fixed", graph->name), NULL);
     Value **collected = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(Value *));
     int count = 0;

@@ -329,23 +329,6 @@ static void scale_master(Scaler *s, Value *value) {
     set_width(value, MASTER_BITS);
 }
 
-/* By id: whether an output of the role depends on the value. */
-static bool *reaching(const Graph *graph, Role role) {
-    bool *reaches = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(bool));
-    for (int i = 0; i < graph->output_count; i++)
-        if (graph->outputs[i].role == role)
-            reaches[graph->outputs[i].value->id] = true;
-    for (int i = graph->node_count - 1; i >= 0; i--) {
-        const Node *node = graph->nodes[i];
-        bool any = false;
-        for (int k = 0; k < node->out_count; k++)
-            any = any || reaches[node->out[k]->id];
-        for (int k = 0; k < node->in_count && any; k++)
-            reaches[node->in[k]->id] = true;
-    }
-    return reaches;
-}
-
 /* Data has the width of its first reader; targets, on which the loss depends and no prediction, are only compared with: 16 bits. */
 static void scale_input(Scaler *s, Value *value, const bool *loss, const bool *prediction, bool predicts) {
     if (predicts && loss[value->id] && !prediction[value->id]) {
@@ -362,7 +345,7 @@ static void scale_input(Scaler *s, Value *value, const bool *loss, const bool *p
 
 static void scale_sources(Scaler *s) {
     Graph *graph = s->graph;
-    bool *loss = reaching(graph, ROLE_LOSS), *prediction = reaching(graph, ROLE_PREDICTION);
+    bool *loss = graph_reaching(graph, ROLE_LOSS), *prediction = graph_reaching(graph, ROLE_PREDICTION);
     bool predicts = false;
     for (int i = 0; i < graph->output_count; i++)
         predicts = predicts || graph->outputs[i].role == ROLE_PREDICTION;

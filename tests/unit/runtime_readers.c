@@ -139,8 +139,7 @@ static void test_gzip(void **state) {
         values[i] = i < 60000 ? (unsigned char)(random >> 24) : i < 150000 ? values[i - 32768] : (unsigned char)((random >> 30) * (i & 1));
     }
     write_npy("x.npy", "|u1", "(300, 700)", values, sizeof values);
-    if (system("gzip -k x.npy && gzip -c -1 x.npy >fast.gz") != 0)
-        skip();
+    assert_int_equal(system("gzip -k x.npy && gzip -c -1 x.npy >fast.gz"), 0);
     for (int i = 0; i < 2; i++) {
         open_good(&set, i ? "fast.gz" : "x.npy.gz", false);
         assert_int_equal(set.rows, ROWS);
