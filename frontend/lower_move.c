@@ -161,6 +161,19 @@ bool node_reshape_target(OnnxNode *node, Shape *shape) {
     return ok;
 }
 
+/* Scores stay hidden from a softmax through a reshape, as windows of images have it. */
+static bool keep_hidden(OnnxNode *node, Shape shape) {
+    const Operand *in = node->in[0];
+    if (in->shown == NULL || !node_wants(node, 0))
+        return true;
+    Value *mask = in->shown;
+    if (!shape_equal(mask->shape, in->shape))
+        mask = node_emit(node, OP_broadcast, INPUTS(mask), ATTRS(ATTR_L("shape", in->shape.rank, in->shape.dim)));
+    node->out[0]->scores = node_reshape(node, in->scores, shape);
+    node->out[0]->shown = node_reshape(node, mask, shape);
+    return node->out[0]->scores != NULL && node->out[0]->shown != NULL;
+}
+
 static bool lower_to_shape(OnnxNode *node) {
     Shape shape;
     if (!node_reshape_target(node, &shape))
@@ -169,7 +182,7 @@ static bool lower_to_shape(OnnxNode *node) {
         return node_alias(node, 0, 0);
     Operand *in = node->in[0];
     if (!in->label)
-        return node_set(node, 0, node_reshape(node, node_value(node, 0), shape));
+        return node_set(node, 0, node_reshape(node, node_value(node, 0), shape)) && keep_hidden(node, shape);
     /* Labels take their last shape from the start: the same numbers in the same order, and nothing to compute. */
     if (value_uses(node->importer->graph, in->value) > 0)
         return node_refuse(node, "class labels are used in two shapes");
