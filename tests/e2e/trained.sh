@@ -46,3 +46,4 @@ train mnist-net_256x2 auto 0.01 256 6
 train resnet_2b auto 0.01 256 6
 train squeezenet_cifar10 auto 0.005 256 10
 train verivital_Convnet_avgpool auto 0.01 256 6
+train vit_pgd_2_3_16 auto 0.01 256 6
