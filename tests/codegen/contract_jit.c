@@ -39,16 +39,23 @@ bool jit_runs(const char *name) {
 }
 
 /* The machine that generates code, and the features that the emitters see. */
+/* Takes LLVM's text into the arena. */
+static char *taken(Codegen *cg, char *message) {
+    char *text = arena_strdup(cg->memory, message);
+    LLVMDisposeMessage(message);
+    return text;
+}
+
 static LLVMTargetMachineRef machine_for(const char *name, Codegen *cg) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();
-    char *message = NULL, *host_features = LLVMGetHostCPUFeatures();
+    char *message = NULL, *host_features = taken(cg, LLVMGetHostCPUFeatures());
     LLVMTargetRef target;
-    cg->triple = LLVMGetDefaultTargetTriple();
+    cg->triple = taken(cg, LLVMGetDefaultTargetTriple());
     if (LLVMGetTargetFromTriple(cg->triple, &target, &message))
         internal_error("%s", message);
     bool named = strncmp(name, "x86-64", 6) == 0;
-    cg->cpu = named ? strdup(name) : LLVMGetHostCPUName();
+    cg->cpu = named ? arena_strdup(cg->memory, name) : taken(cg, LLVMGetHostCPUName());
     cg->features = strcmp(name, "x86-64") == 0      ? ""
                    : strcmp(name, "x86-64-v3") == 0 ? "+avx2"
                    : strcmp(name, "x86-64-v4") == 0 ? "+avx2,+avx512bw,+avx512vl"
