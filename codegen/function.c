@@ -3,6 +3,7 @@
 #include "codegen/emit.h"
 #include "ir/functions.h"
 #include "ir/tables.h"
+#include "runtime/fixed.h"
 
 static int result_bits(const Node *node) {
     return node->out[0]->type == T_I64 ? 64 : 32;
@@ -31,11 +32,17 @@ static LLVMValueRef interpolate(Codegen *cg, LLVMValueRef table, LLVMValueRef fi
 
 /* min(rne(|m|, -(e + fraction)), top): places left that are too many saturate whatever is not zero. */
 static LLVMValueRef argument(Codegen *cg, const Value *x, LLVMValueRef m, int fraction, int64_t top, int most_left, int bits) {
-    LLVMValueRef e = value_exponent(cg, x);
+    LLVMValueRef e = value_exponent(cg, x), size = magnitude(cg, as_bits(cg, m, bits)), limit = NULL;
     LLVMBasicBlockRef saved = head_enter(cg);
     Shift shift = shift_new(cg, smax(cg, sub(cg, const32(cg, -fraction), e), const32(cg, -most_left)), bits, true);
+    if (intc_bit_length((uint64_t)x->bound) + most_left >= bits) {
+        /* Wide operands: what saturates after a shift to the left saturates before, so that none overflows. */
+        LLVMValueRef enough = add_const(cg, LLVMBuildLShr(cg->builder, const_like(size, top), shift.left, ""), 1);
+        LLVMValueRef unlimited = const_like(size, bits == 32 ? INT32_MAX : INT64_MAX);
+        limit = choose(cg, compare(cg, LLVMIntSGT, shift.left, const_like(size, 0)), enough, unlimited);
+    }
     head_leave(cg, saved);
-    LLVMValueRef u = shift_apply(cg, &shift, magnitude(cg, as_bits(cg, m, bits)));
+    LLVMValueRef u = shift_apply(cg, &shift, limit != NULL ? umin(cg, size, limit) : size);
     return smin(cg, u, const_like(u, top));
 }
 

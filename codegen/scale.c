@@ -1,6 +1,7 @@
-/* rescale: the linear fixed-point mapping of an expression. Dynamic: a first pass over the expression finds the largest magnitude (a
- * maximum over all threads by an atomic), a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by
- * the entry function, so that an update in place still reads the old one in both passes. */
+/* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by the shift of the step before and finds the largest
+ * magnitude (a maximum over all threads by an atomic); if that asks for another shift, the pass is repeated with it, so that the result is
+ * that of two passes. An update in place cannot be repeated: there a first pass finds the magnitude, a second rounds and stores. Fixed
+ * (with a slot): one pass. The new exponent is stored last, by the entry function, so that every pass reads the old ones. */
 #include "codegen/space.h"
 #include "runtime/fixed.h"
 
@@ -14,7 +15,8 @@ typedef struct {
     bool stochastic;
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
-    int64_t maximum;     /* scratch place of the largest magnitude */
+    int64_t maximum;     /* scratch places: the largest magnitude, i64, */
+    int64_t shift;       /* and the shift to round by, i32 */
 } Rescale;
 
 static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
@@ -43,23 +45,36 @@ static int64_t rescale_work(const Rescale *r) {
     return space_elements(&r->space) * (2 + r->group.leaf_count);
 }
 
-/* First pass: the largest magnitude, into the scratch place. */
-static void emit_maximum(Codegen *cg, Rescale *r) {
-    int64_t tiles = space_tiles(&r->space);
-    LLVMTypeRef type = r->width == 32 ? cg->i32 : cg->i64;
-    r->maximum = scratch_alloc(cg, 8);
+static LLVMTypeRef width_type(const Codegen *cg, const Rescale *r) {
+    return r->width == 32 ? cg->i32 : cg->i64;
+}
+
+static void clear_maximum(Codegen *cg, const Rescale *r) {
     store_at(cg, r->maximum, 8, cg->i64, const64(cg, 0), const64(cg, 0), 8);
+}
+
+/* The largest magnitude that this call of the kernel has met joins that of the others. */
+static void join_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most) {
+    LLVMValueRef result = as_unsigned(cg, local_get(cg, width_type(cg, r), most), 64);
+    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpUMax, arena_at(cg, r->maximum), result, LLVMAtomicOrderingMonotonic, false);
+}
+
+static void track_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most, LLVMValueRef x) {
+    local_set(cg, most, umax(cg, local_get(cg, width_type(cg, r), most), magnitude(cg, x)));
+}
+
+/* A pass that only finds the largest magnitude. */
+static void emit_maximum(Codegen *cg, Rescale *r) {
+    clear_maximum(cg, r);
     kernel_begin(cg, r->node, "max");
-    LLVMValueRef most = local_new(cg, type, LLVMConstInt(type, 0, false));
+    LLVMValueRef most = local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false));
     group_prepare(cg, &r->group);
     Nest nest;
     nest_begin(cg, &nest, &r->space);
-    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
-    local_set(cg, most, umax(cg, local_get(cg, type, most), magnitude(cg, x)));
+    track_maximum(cg, r, most, as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width));
     nest_end(cg, &nest);
-    LLVMValueRef result = as_unsigned(cg, local_get(cg, type, most), 64);
-    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpUMax, arena_at(cg, r->maximum), result, LLVMAtomicOrderingMonotonic, false);
-    kernel_end(cg, tiles, rescale_work(r));
+    join_maximum(cg, r, most);
+    kernel_end(cg, space_tiles(&r->space), rescale_work(r));
 }
 
 static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
@@ -83,10 +98,11 @@ static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stocha
     return LLVMBuildAShr(cg->builder, add(cg, x, part), st->s, "");
 }
 
-static void emit_round(Codegen *cg, Rescale *r) {
+/* A pass that rounds by the shift in its place, and finds the largest magnitude if `track`. */
+static void emit_round(Codegen *cg, Rescale *r, bool track) {
     kernel_begin(cg, r->node, "round");
     LLVMBasicBlockRef saved = head_enter(cg);
-    LLVMValueRef s = rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
+    LLVMValueRef s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
     Shift shift = {0};
     Stochastic st = {0};
     if (r->stochastic) {
@@ -97,17 +113,66 @@ static void emit_round(Codegen *cg, Rescale *r) {
         shift = shift_new(cg, s, r->width, false);
     }
     head_leave(cg, saved);
+    LLVMValueRef most = track ? local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false)) : NULL;
     group_prepare(cg, &r->group);
     Nest nest;
     nest_begin(cg, &nest, &r->space);
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
+    if (track)
+        track_maximum(cg, r, most, x);
     if (r->stochastic)
         x = round_stochastic(cg, r, &st, x, group_index(cg, &r->group, &nest, r->logical));
     else
         x = shift_apply(cg, &shift, x);
     store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), x);
     nest_end(cg, &nest);
+    if (track)
+        join_maximum(cg, r, most);
     kernel_end(cg, space_tiles(&r->space), rescale_work(r));
+}
+
+static LLVMValueRef new_shift(Codegen *cg, const Rescale *r) {
+    return rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
+}
+
+static void set_shift(Codegen *cg, const Rescale *r, LLVMValueRef s) {
+    store_at(cg, r->shift, 4, cg->i32, const64(cg, 0), s, 4);
+}
+
+static void emit_two_passes(Codegen *cg, Rescale *r) {
+    emit_maximum(cg, r);
+    set_shift(cg, r, new_shift(cg, r));
+    emit_round(cg, r, false);
+}
+
+/* Rounds by the shift of the step before until the maximum agrees with it: once or twice. */
+static void emit_guessed(Codegen *cg, Rescale *r) {
+    LLVMValueRef guess = LLVMAddGlobal(cg->module, cg->i32, "guess");
+    LLVMSetLinkage(guess, LLVMInternalLinkage);
+    LLVMSetInitializer(guess, const32(cg, 0));
+    LLVMBasicBlockRef again = LLVMAppendBasicBlockInContext(cg->context, cg->entry, "again");
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(cg->context, cg->entry, "done");
+    set_shift(cg, r, LLVMBuildLoad2(cg->builder, cg->i32, guess, ""));
+    LLVMBuildBr(cg->builder, again);
+    LLVMPositionBuilderAtEnd(cg->builder, again);
+    clear_maximum(cg, r);
+    emit_round(cg, r, true);
+    LLVMValueRef s = new_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
+    set_shift(cg, r, s);
+    LLVMBuildStore(cg->builder, s, guess);
+    LLVMBuildCondBr(cg->builder, compare(cg, LLVMIntEQ, s, guessed), done, again);
+    LLVMPositionBuilderAtEnd(cg->builder, done);
+}
+
+/* Whether the result lies, in part, where an operand lies. */
+static bool in_place(const Rescale *r) {
+    const Value *out = r->node->out[0];
+    for (int i = 0; i < r->group.leaf_count; i++) {
+        const Value *leaf = r->group.leaves[i].view.value;
+        if (leaf->offset < out->offset + value_bytes(out) && out->offset < leaf->offset + value_bytes(leaf))
+            return true;
+    }
+    return false;
 }
 
 /* The exponent moves by s; a zero tensor has the least. */
@@ -115,8 +180,8 @@ static void store_exponent(Codegen *cg, const Rescale *r) {
     const Value *out = r->node->out[0];
     if (out->exponent_offset < 0)
         return;
-    LLVMValueRef most = load_maximum(cg, r);
-    LLVMValueRef e = add(cg, value_exponent(cg, r->node->in[0]), rescale_shift(cg, most, r->bits, r->stochastic));
+    LLVMValueRef most = load_maximum(cg, r), s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
+    LLVMValueRef e = add(cg, value_exponent(cg, r->node->in[0]), s);
     e = choose(cg, compare(cg, LLVMIntEQ, most, const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), exponent_clamp(cg, e));
     store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
 }
@@ -160,7 +225,11 @@ void emit_rescale(Codegen *cg, const Node *node) {
         emit_fixed(cg, r);
         return;
     }
-    emit_maximum(cg, r);
-    emit_round(cg, r);
+    r->maximum = scratch_alloc(cg, 8);
+    r->shift = scratch_alloc(cg, 4);
+    if (in_place(r))
+        emit_two_passes(cg, r);
+    else
+        emit_guessed(cg, r);
     store_exponent(cg, r);
 }

@@ -75,6 +75,76 @@ def resnet20():
     return resnet(3, (16, 32, 64), 3)
 
 
+def vgg7():
+    """Six convolutions and a classifier, as the low-bit literature uses it, at half of its width."""
+    def block(i, o):
+        return [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(),
+                nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*block(3, 64), *block(64, 128), *block(128, 256), nn.Flatten(), nn.Linear(4096, 10))
+
+
+class InvertedResidual(nn.Module):
+    """The block of MobileNetV2 (Sandler et al. 2018): expand, depthwise, project."""
+
+    def __init__(self, i, o, stride, expansion):
+        super().__init__()
+        hidden, layers = i * expansion, []
+        if expansion > 1:
+            layers += [nn.Conv2d(i, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+        self.body = nn.Sequential(*layers, nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6(),
+                                  nn.Conv2d(hidden, o, 1, bias=False), nn.BatchNorm2d(o))
+        self.same = stride == 1 and i == o
+
+    def forward(self, x):
+        return x + self.body(x) if self.same else self.body(x)
+
+
+def mobilenetv2():
+    """MobileNetV2 at full width with the stem and the first two stages of stride 1 that images of 32 pixels need."""
+    layers, last = [nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6()], 32
+    for expansion, width, depth, stride in ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+        for k in range(depth):
+            layers.append(InvertedResidual(last, width, stride if k == 0 else 1, expansion))
+            last = width
+    return nn.Sequential(*layers, nn.Conv2d(last, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(1280, 10))
+
+
+class Encoder(nn.Module):
+    """A pre-norm block of a vision transformer (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = ((q @ k.transpose(-2, -1)) * (width // self.heads) ** -0.5).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    def __init__(self, size, patch, width, depth, heads):
+        super().__init__()
+        self.embed = nn.Conv2d(3, width, patch, patch)
+        self.position = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2, width))
+        self.blocks = nn.Sequential(*[Encoder(width, heads) for _ in range(depth)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2) + self.position
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
+def vit_tiny():
+    return ViT(32, 4, 192, 12, 3)
+
+
 def digits_norms():
     """Every other normalisation, and batch normalisation in front of a convolution and of rows."""
     return nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(),
@@ -93,6 +163,9 @@ MODELS = {
     "digits_resnet": (digits_resnet, (1, 8, 8), ("legacy",)),
     "digits_norms": (digits_norms, (1, 8, 8), ("legacy",)),
     "resnet20": (resnet20, (3, 32, 32), ()),
+    "vgg7": (vgg7, (3, 32, 32), ()),
+    "mobilenetv2": (mobilenetv2, (3, 32, 32), ()),
+    "vit_tiny": (vit_tiny, (3, 32, 32), ()),
 }
 
 
