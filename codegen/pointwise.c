@@ -139,6 +139,28 @@ static LLVMValueRef element_clip(Codegen *cg, const Node *node, const LLVMValueR
     return low == NULL ? x : choose(cg, compare(cg, LLVMIntSLT, in[0], low), low, x);
 }
 
+/* The shift of docs/operators.md, "round", of each element, in 64 bits. */
+static LLVMValueRef element_round(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef x = as_bits(cg, in[0], 64), zero = const32(cg, 0), one = const64(cg, 1);
+    LLVMValueRef e = value_exponent(cg, node->in[0]);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef unit = smax(cg, sub(cg, const32(cg, attr_int(node, "least", 0)), e), zero);
+    head_leave(cg, saved);
+    LLVMValueRef own = add_const(cg, bit_length(cg, magnitude(cg, x)), -attr_int(node, "digits", 0));
+    LLVMValueRef s = as_bits(cg, smin(cg, smax(cg, own, unit), const32(cg, 62)), 64), y;
+    if (attr_int(node, "truncate", 0) != 0) {
+        y = LLVMBuildShl(cg->builder, LLVMBuildLShr(cg->builder, magnitude(cg, x), s, ""), s, "");
+        y = choose(cg, compare(cg, LLVMIntSLT, x, const64(cg, 0)), LLVMBuildNeg(cg->builder, y, ""), y);
+    } else {
+        LLVMValueRef some = compare(cg, LLVMIntNE, s, const64(cg, 0));
+        LLVMValueRef half = LLVMBuildLShr(cg->builder, LLVMBuildShl(cg->builder, one, s, ""), one, "");
+        LLVMValueRef odd = LLVMBuildAnd(cg->builder, LLVMBuildAShr(cg->builder, x, s, ""), one, "");
+        LLVMValueRef up = choose(cg, some, add(cg, add_const(cg, half, -1), odd), const64(cg, 0));
+        y = LLVMBuildShl(cg->builder, LLVMBuildAShr(cg->builder, add(cg, x, up), s, ""), s, "");
+    }
+    return as_bits(cg, y, result_bits(node));
+}
+
 static LLVMValueRef element_inside(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef low = limit_at(cg, node, "min", bits_of(in[0])), high = limit_at(cg, node, "max", bits_of(in[0]));
     LLVMValueRef inside = LLVMConstInt(cg->i1, 1, false);

@@ -99,7 +99,7 @@ static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stocha
 }
 
 /* A pass that rounds by the shift in its place, and finds the largest magnitude if `track`. */
-static void emit_round(Codegen *cg, Rescale *r, bool track) {
+static void emit_rounding(Codegen *cg, Rescale *r, bool track) {
     kernel_begin(cg, r->node, "round");
     LLVMBasicBlockRef saved = head_enter(cg);
     LLVMValueRef s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
@@ -142,7 +142,7 @@ static void set_shift(Codegen *cg, const Rescale *r, LLVMValueRef s) {
 static void emit_two_passes(Codegen *cg, Rescale *r) {
     emit_maximum(cg, r);
     set_shift(cg, r, new_shift(cg, r));
-    emit_round(cg, r, false);
+    emit_rounding(cg, r, false);
 }
 
 /* Rounds by the shift of the step before until the maximum agrees with it: once or twice. */
@@ -156,7 +156,7 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     LLVMBuildBr(cg->builder, again);
     LLVMPositionBuilderAtEnd(cg->builder, again);
     clear_maximum(cg, r);
-    emit_round(cg, r, true);
+    emit_rounding(cg, r, true);
     LLVMValueRef s = new_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
     set_shift(cg, r, s);
     LLVMBuildStore(cg->builder, s, guess);

@@ -159,7 +159,7 @@ static void add_initializers(Importer *importer) {
         operand->known = onnx_tensor_shape(proto, NULL, &operand->shape, importer->diag);
         operand->type = proto->data_type;
         operand->proto = proto;
-        operand->learns = onnx_type_is_real(proto->data_type) && !is_made_constant(proto, operand->shape);
+        operand->learns = onnx_type_learns(proto->data_type) && !is_made_constant(proto, operand->shape);
         operand->fixed = true;
     }
 }

@@ -195,6 +195,10 @@ Value *node_shown_by(OnnxNode *node, const OnnxTensor *bias);
 Value *node_random_mask(OnnxNode *node, Shape shape, double ratio);
 /* a·b where b is a mask as numbers, possibly scaled: a gate. *known: it was. */
 Value *node_mul_by_mask(OnnxNode *node, Value *a, Value *b, bool *known);
+/* Towards zero to a whole number. lower_quantize.c */
+Value *node_truncated(OnnxNode *node, Value *x);
+/* x of one element type as another that does not hold all its numbers; NULL after a diagnostic. */
+Value *node_cast_value(OnnxNode *node, Value *x, int from, int to, bool saturate);
 OnnxTensor *onnx_cast_tensor(OnnxNode *node, const OnnxTensor *in, int type);
 /* Strides, pads, dilations and kernel of a window; lower_conv.c. */
 typedef struct {

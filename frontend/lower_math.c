@@ -148,7 +148,7 @@ bool lower_div(OnnxNode *node) {
     if (!node_operands(node, &a, &b))
         return false;
     if (onnx_type_is_integer(node->in[0]->type))
-        return node_refuse(node, "of integers (%s) is supported only on constants", onnx_type_name(node->in[0]->type));
+        return node_set(node, 0, node_truncated(node, node_emit(node, OP_div, INPUTS(a, b), NO_ATTRS)));
     if (node_scalar_constant(node, 1, &divisor) && isfinite(1 / divisor)) {
         Value *known = pattern_mul_const(node, a, 1 / divisor);
         return node_set(node, 0, node_broadcast_like(node, known != NULL ? known : node_mul_const(node, a, 1 / divisor), a, b));

@@ -215,14 +215,18 @@ bool lower_identity(OnnxNode *node) {
 /* To a type that holds every value of the first: another name. */
 static bool cast_to(OnnxNode *node, int type) {
     const Operand *in = node->in[0];
+    bool saturate = node_attr_int(node, "saturate", 1) != 0;
+    node_attr_text(node, "round_mode", "up"); /* only concerns FLOAT8E8M0 */
     if (in->type == TYPE(BOOL) && in->value != NULL && in->value->integer && onnx_type_is_real(type))
         return node_set_typed(node, 0, node_mask_number(node, in->value), type);
     if ((in->label || (in->value != NULL && in->value->integer)) && onnx_type_is_integer(type) && type != TYPE(BOOL))
         return node_alias(node, 0, 0);
-    if (type != TYPE(FLOAT) && type != TYPE(DOUBLE) && type != TYPE(FLOAT16))
-        return node_refuse(node, "from %s to %s is supported only on constants", onnx_type_name(in->type), onnx_type_name(type));
     if (in->label)
         return node_refuse(node, "turns class labels into real numbers");
+    if (type != TYPE(FLOAT) && type != TYPE(DOUBLE) && type != TYPE(FLOAT16)) {
+        Value *x = node_value(node, 0);
+        return x != NULL && node_set_typed(node, 0, node_cast_value(node, x, in->type, type, saturate), type);
+    }
     if (onnx_type_is_real(in->type) || in->learns)
         return node_alias(node, 0, 0);
     return node_set_typed(node, 0, node_value(node, 0), type);
@@ -231,19 +235,17 @@ static bool cast_to(OnnxNode *node, int type) {
 bool lower_cast(OnnxNode *node) {
     if (!node_check_inputs(node, 1, 1))
         return false;
-    node_attr_int(node, "saturate", 1);
-    node_attr_text(node, "round_mode", "up"); /* both only concern 8-bit floats */
     return cast_to(node, (int)node_attr_int(node, "to", 0));
 }
 
 bool lower_cast_like(OnnxNode *node) {
     if (!node_check_inputs(node, 2, 2))
         return false;
-    node_attr_int(node, "saturate", 1);
-    node_attr_text(node, "round_mode", "up");
     const OnnxTensor *in = operand_constant(node->importer, node->in[0]);
     if (in == NULL)
         return cast_to(node, node->in[1]->type);
+    node_attr_int(node, "saturate", 1);
+    node_attr_text(node, "round_mode", "up");
     return node_set_constant(node, 0, onnx_cast_tensor(node, in, node->in[1]->type));
 }
 

@@ -26,9 +26,33 @@ bool file_read(Arena *arena, const char *path, const uint8_t **bytes, size_t *si
 bool file_read_external(const OnnxFile *file, Arena *arena, const Onnx__TensorProto *proto, const uint8_t **bytes, size_t *size,
                         Diag *diag);
 
-/* Element types: FLOAT, FLOAT16, BFLOAT16, DOUBLE; the integers and BOOL. */
+/* Element types that distributions' onnx.proto may be too old to name. */
+enum {
+    NEWER_FLOAT8E4M3FN = 17,
+    NEWER_FLOAT8E4M3FNUZ,
+    NEWER_FLOAT8E5M2,
+    NEWER_FLOAT8E5M2FNUZ,
+    NEWER_UINT4,
+    NEWER_INT4,
+    NEWER_FLOAT4E2M1,
+    NEWER_FLOAT8E8M0,
+    NEWER_UINT2,
+    NEWER_INT2
+};
+/* Element types: floating point of 4 bits and more; the integers and BOOL. */
 bool onnx_type_is_real(int type);
 bool onnx_type_is_integer(int type);
+/* A type that parameters have: FLOAT, FLOAT16, BFLOAT16, DOUBLE. */
+bool onnx_type_learns(int type);
+/* Bits of INT4, UINT4, INT2 and UINT2, else 0. */
+int onnx_small_integer(int type);
+typedef struct {
+    int type, bits, digits, least; /* significant digits, exponent of the smallest unit */
+    double most;
+    bool unsigned_zero;
+} SmallFloat;
+/* NULL unless the type is a float of 4 or 8 bits with a sign. */
+const SmallFloat *onnx_small_float(int type);
 const char *onnx_type_name(int type);
 /* A real rounded to what the type holds; integers wrapped to their width. */
 double onnx_round_real(double value, int type);

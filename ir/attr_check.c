@@ -12,6 +12,8 @@ typedef enum {
     RANGE_COUNT,
     RANGE_POSITIVE,
     RANGE_FRACTION,
+    RANGE_DIGITS,
+    RANGE_EXPONENT,
     RANGE_ANY,
     RANGE_AXES,
     RANGE_SHAPE,
@@ -23,7 +25,8 @@ typedef struct {
     const char *name;
     AttrKind kind;
     bool required;
-    Range range; /* integers and lists: BITS 2 to 31, COUNT 0 to 2^31 - 1, POSITIVE from 1, FRACTION 0 to 16 */
+    Range range; /* integers and lists: BITS 2 to 31, COUNT 0 to 2^31 - 1, POSITIVE from 1, FRACTION 0 to 16, DIGITS 1 to 62, EXPONENT ±1100
+                  */
 } Rule;
 
 #define WINDOW_RULES(op)                                                                                                                   \
@@ -64,6 +67,9 @@ static const Rule rules[] = {
     {OP_curve_grad, "function", ATTR_TEXT, true, RANGE_FUNCTION},
     {OP_clip, "min", ATTR_REAL, false, RANGE_ANY},
     {OP_clip, "max", ATTR_REAL, false, RANGE_ANY},
+    {OP_round, "digits", ATTR_INT, true, RANGE_DIGITS},
+    {OP_round, "least", ATTR_INT, true, RANGE_EXPONENT},
+    {OP_round, "truncate", ATTR_INT, true, RANGE_FLAG},
     {OP_inside, "min", ATTR_REAL, false, RANGE_ANY},
     {OP_inside, "max", ATTR_REAL, false, RANGE_ANY},
     {OP_random_mask, "shape", ATTR_INTS, true, RANGE_SHAPE},
@@ -144,6 +150,10 @@ static bool check_integer(int64_t x, Range range) {
         return x >= 1 && x <= INT32_MAX;
     case RANGE_FRACTION:
         return x >= 0 && x <= 16;
+    case RANGE_DIGITS:
+        return x >= 1 && x <= 62;
+    case RANGE_EXPONENT:
+        return x >= -1100 && x <= 1100;
     default:
         return true;
     }

@@ -11,7 +11,9 @@ typedef struct {
     double real_low, real_high;
     int64_t slope; /* 24 fraction bits */
     double real_slope;
-    int64_t bound; /* of the output */
+    int64_t bound;           /* of the output */
+    int digits, least, unit; /* round: significant digits; least exponent of a unit, and what it is in mantissas */
+    bool truncate;
 } Numbers;
 
 typedef int64_t IntegerFunction(const Numbers *n, int64_t a, int64_t b);
@@ -245,6 +247,35 @@ static double clip_real(const Numbers *n, double a, double b) {
 void eval_clip(const Eval *eval, const Node *node) {
     Numbers n = limits(eval, node);
     pointwise(eval, node, &n, clip, clip_real);
+}
+
+static int64_t round_digits(const Numbers *n, int64_t a, int64_t b) {
+    (void)b;
+    int own = intc_bit_length(intc_magnitude(a)) - n->digits;
+    int s = (int)intc_saturate(own > n->unit ? own : n->unit, 0, 62);
+    if (n->truncate) {
+        int64_t kept = (int64_t)(intc_magnitude(a) >> s << s);
+        return a < 0 ? -kept : kept;
+    }
+    return intc_shift_left(intc_round_even(a, s), s);
+}
+
+static double round_digits_real(const Numbers *n, double a, double b) {
+    (void)b;
+    if (!isfinite(a) || a == 0)
+        return a;
+    int exponent;
+    frexp(a, &exponent);
+    int unit = exponent - n->digits > n->least ? exponent - n->digits : n->least;
+    double units = ldexp(a, -unit);
+    return ldexp(n->truncate ? trunc(units) : nearbyint(units), unit);
+}
+
+void eval_round(const Eval *eval, const Node *node) {
+    Numbers n = {.digits = (int)attr_int(node, "digits", 0), .least = (int)attr_int(node, "least", 0)};
+    n.truncate = attr_int(node, "truncate", 0) != 0;
+    n.unit = n.least - eval_in(eval, node, 0)->exponent;
+    pointwise(eval, node, &n, round_digits, round_digits_real);
 }
 
 static int64_t inside(const Numbers *n, int64_t a, int64_t b) {

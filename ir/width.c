@@ -15,6 +15,12 @@ int64_t bound_same(const Node *node) {
     return node->in[0]->bound;
 }
 
+/* Rounding may reach the next power of two; what a bound of 2^62 holds is one already. */
+int64_t bound_rounded(const Node *node) {
+    int64_t bound = node->in[0]->bound;
+    return bound <= 0 || bound > (int64_t)1 << 62 ? bound : (int64_t)1 << intc_bit_length((uint64_t)(bound - 1));
+}
+
 int64_t bound_rescale(const Node *node) {
     int64_t top = (int64_t)1 << (attr_int(node, "bits", 8) - 1);
     return node->in_count == 2 ? top : top - 1;

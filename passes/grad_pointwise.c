@@ -68,6 +68,11 @@ void grad_clip(Backward *b, const Node *node, Value *dy) {
     grad_give2(b, node, 0, OP_gate, dy, grad_mask(b, node, OP_inside, node->in[0], node->attrs, node->attr_count), NO_ATTRS);
 }
 
+/* y = x rounded: dx = dy, straight through, as training on quantised numbers takes it; the derivative is 0 but for jumps. */
+void grad_round(Backward *b, const Node *node, Value *dy) {
+    grad_give(b, node, 0, dy);
+}
+
 /* y = f(x): dx = dy·f'(x). */
 void grad_curve(Backward *b, const Node *node, Value *dy) {
     grad_give2(b, node, 0, OP_curve_grad, dy, node->in[0], node->attrs, node->attr_count);

@@ -134,6 +134,7 @@ OPS = {
     "relu": lambda a, x: torch.relu(x),
     "leaky_relu": lambda a, x: F.leaky_relu(x, a["alpha"]),
     "clip": clip,
+    "round": lambda a, x: x,
     "curve": lambda a, x: FUNCTIONS[a["function"]](x),
     "gated": lambda a, x: FUNCTIONS[a["function"]](x),
     "abs": lambda a, x: torch.abs(x),

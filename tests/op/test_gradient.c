@@ -99,9 +99,19 @@ static void compare(const char *name, Graph *graph, const Value *loss) {
     diag_free(diag);
 }
 
+/* Rounding to few digits has a gradient only as a convention, which fine rounding shows. */
+static bool is_coarse(const Case *test) {
+    for (int i = 0; i < test->attr_count; i++)
+        if (strcmp(test->attrs[i].name, "digits") == 0 && test->attrs[i].integer < 30)
+            return true;
+        else if (strcmp(test->attrs[i].name, "least") == 0 && test->attrs[i].integer > -30)
+            return true;
+    return false;
+}
+
 static void check_case(const Case *test) {
     covered[test->op] = true;
-    if (!differentiable(test->op))
+    if (!differentiable(test->op) || is_coarse(test))
         return;
     Arena *arena = arena_new();
     Graph *graph = graph_new(arena, test->name);
