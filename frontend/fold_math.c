@@ -197,6 +197,8 @@ static bool unary_real(const char *op, double x, double *y) {
         *y = ceil(x);
     else if (strcmp(op, "Reciprocal") == 0)
         *y = 1 / x;
+    else if (strcmp(op, "Sign") == 0)
+        *y = x > 0 ? 1 : x < 0 ? -1 : x;
     else
         return false;
     return true;
@@ -207,6 +209,8 @@ static bool unary_integer(const char *op, int64_t x, int64_t *y) {
         *y = (int64_t)(0 - (uint64_t)x);
     else if (strcmp(op, "Abs") == 0)
         *y = x < 0 ? (int64_t)(0 - (uint64_t)x) : x;
+    else if (strcmp(op, "Sign") == 0)
+        *y = (x > 0) - (x < 0);
     else if (strcmp(op, "Not") == 0)
         *y = x == 0;
     else

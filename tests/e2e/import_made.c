@@ -372,7 +372,8 @@ static void test_shape_arithmetic(void) {
     Made *made = made_new(13);
     add_input(made, "x", 1, "N,2,2");
     add_ints(made, "zero", 1, (int64_t[]){0});
-    add_ints(made, "rest", 1, (int64_t[]){-1});
+    add_ints(made, "below", 1, (int64_t[]){-5});
+    add_node(made, "Sign", "below", "rest");
     add_node(made, "Shape", "x", "s");
     add_node(made, "Gather", "s,zero", "n");
     add_int(made, add_node(made, "Concat", "n,rest", "t"), "axis", 0);
