@@ -1,7 +1,9 @@
-/* The ONNX backend cases on the interpreter in real mode. Arguments: the folder of the unpacked data, the list of cases, the list of the
- * cases that are refused on purpose. Each case is imported without a loss, run on its inputs and compared within the ONNX runner's
- * tolerances. Fails on a wrong result, on a refusal that is not listed and on a listed case that passes. */
+/* The ONNX backend cases on the interpreter. Arguments: the folder of the unpacked data, the list of cases, the list of the cases that are
+ * refused on purpose, the list of those that are beyond the bounds of integer mode. Each case is imported without a loss, run on its inputs
+ * in real mode and compared within the ONNX runner's tolerances; then its graph is run in integer mode on the inputs in 8 bits. Fails on a
+ * wrong result, on a case of either kind that is not listed and on a listed case that is none. */
 #include "frontend/frontend.h"
+#include "tests/op/backend_integer.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -56,6 +58,18 @@ static void fill_inputs(const Case *test, Eval *eval) {
             }
         }
     }
+}
+
+static IntegerResult run_integer(Case *test) {
+    Given given[MOST_TENSORS];
+    int count = 0;
+    for (int v = 0; v < test->graph->value_count; v++) {
+        const Value *value = test->graph->values[v];
+        for (int i = 0; i < test->input_count && value->kind == VALUE_INPUT; i++)
+            if (value->onnx_name != NULL && strcmp(value->onnx_name, test->known[i].name) == 0)
+                given[count++] = (Given){value, test->inputs[i].reals, test->inputs[i].ints};
+    }
+    return integer_check(test->graph, given, count, test->diag);
 }
 
 static bool close_enough(double found, double expected) {
@@ -135,37 +149,65 @@ static bool is_listed(const char *path, const char *name) {
     return found;
 }
 
+typedef struct {
+    int outcomes[3], within, beyond, close, surprises;
+} Counts;
+
+static const double CLOSE = 0x1p-5;
+
+/* Integer mode of a case that passed in real mode. */
+static void count_integer(Counts *counts, Case *test, const char *name, bool listed) {
+    IntegerResult result = run_integer(test);
+    *(result.beyond == NULL ? &counts->within : &counts->beyond) += 1;
+    counts->close += result.beyond == NULL && result.error <= CLOSE;
+    if ((result.beyond != NULL) != listed)
+        counts->surprises++;
+    if (result.beyond != NULL || listed)
+        printf("integers %s %s%s: %s\n", result.beyond != NULL ? "beyond" : "within", name,
+               (result.beyond != NULL) != listed ? " (unexpected)" : "", result.beyond != NULL ? result.beyond : "listed as beyond");
+    else if (result.error > CLOSE)
+        printf("integers far    %s: outputs differ by %.3f of the largest\n", name, result.error);
+}
+
+static void count_case(Counts *counts, const char *folder, const char *name, const char *refused, const char *beyond) {
+    Arena *arena = arena_new();
+    Case test = {.arena = arena, .diag = diag_new(NULL), .folder = arena_printf(arena, "%s/%s", folder, name)};
+    const char *reason = "";
+    Outcome outcome = run_case(&test, &reason);
+    counts->outcomes[outcome]++;
+    bool listed = is_listed(refused, name), surprise = outcome != FAILED && (outcome == REFUSED) != listed;
+    if (outcome == FAILED || surprise)
+        counts->surprises++;
+    if (outcome != PASSED || listed)
+        printf("%s %s%s: %s\n",
+               outcome == FAILED    ? "FAILED "
+               : outcome == REFUSED ? "refused"
+                                    : "passed ",
+               name, surprise ? " (unexpected)" : "", outcome == PASSED ? "listed as refused" : reason);
+    if (outcome == PASSED)
+        count_integer(counts, &test, name, is_listed(beyond, name));
+    diag_free(test.diag);
+    arena_free(arena);
+}
+
 int main(int argc, char **argv) {
     char line[512];
-    int counts[3] = {0}, surprises = 0;
-    FILE *list = argc == 4 ? fopen(argv[2], "r") : NULL;
+    Counts counts = {0};
+    FILE *list = argc == 5 ? fopen(argv[2], "r") : NULL;
     if (list == NULL) {
-        fprintf(stderr, "usage: backend DATA CASES REFUSED\n");
+        fprintf(stderr, "usage: backend DATA CASES REFUSED BEYOND\n");
         return 2;
     }
     while (fgets(line, sizeof line, list) != NULL) {
         line[strcspn(line, "\n")] = '\0';
-        if (line[0] == '\0')
-            continue;
-        Arena *arena = arena_new();
-        Case test = {.arena = arena, .diag = diag_new(NULL), .folder = arena_printf(arena, "%s/%s", argv[1], line)};
-        const char *reason = "";
-        Outcome outcome = run_case(&test, &reason);
-        counts[outcome]++;
-        bool listed = is_listed(argv[3], line);
-        if (outcome == FAILED || (outcome == REFUSED) != listed)
-            surprises++;
-        if (outcome != PASSED || listed)
-            printf("%s %s%s: %s\n",
-                   outcome == FAILED    ? "FAILED "
-                   : outcome == REFUSED ? "refused"
-                                        : "passed ",
-                   line, outcome != FAILED && (outcome == REFUSED) != listed ? " (unexpected)" : "",
-                   outcome == PASSED ? "listed as refused" : reason);
-        diag_free(test.diag);
-        arena_free(arena);
+        if (line[0] != '\0')
+            count_case(&counts, argv[1], line, argv[3], argv[4]);
     }
     fclose(list);
-    printf("backend: %d passed, %d failed, %d refused\n", counts[PASSED], counts[FAILED], counts[REFUSED]);
-    return surprises == 0 && counts[PASSED] > 0 ? 0 : 1;
+    printf("backend: %d passed, %d failed, %d refused\n", counts.outcomes[PASSED], counts.outcomes[FAILED], counts.outcomes[REFUSED]);
+    printf("integer mode: of %d that passed, %d are within the bound of every operator, %d beyond; of the former %d end within %g of the "
+           "largest "
+           "output\n",
+           counts.outcomes[PASSED], counts.within, counts.beyond, counts.close, CLOSE);
+    return counts.surprises == 0 && counts.outcomes[PASSED] > 0 && counts.within > 0 ? 0 : 1;
 }
