@@ -9,6 +9,11 @@ static const Operand *exported(const Importer *importer, const Operand *operand)
     return then != NULL && then->known && operand->known && then->shape.rank == operand->shape.rank ? then : NULL;
 }
 
+Shape batch_exported_shape(const Importer *importer, const Operand *operand) {
+    const Operand *then = exported(importer, operand);
+    return then != NULL ? then->shape : operand->shape;
+}
+
 int batch_axis(const Importer *importer, const Operand *operand) {
     const Operand *then = exported(importer, operand);
     int axis = 0;

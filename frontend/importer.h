@@ -219,6 +219,8 @@ bool shape_fits_into(Shape b, Shape a);
 int batch_axis(const Importer *importer, const Operand *operand);
 /* Elements between two rows of the batch at the exported shape; 0 = not known. */
 int64_t batch_stride(const Importer *importer, const Operand *operand);
+/* The shape at the exported batch where it is known, else the present one. */
+Shape batch_exported_shape(const Importer *importer, const Operand *operand);
 /* Notes it for the outputs of a lowered node. */
 void batch_track(OnnxNode *node);
 

@@ -85,20 +85,21 @@ static Value *node_state(OnnxNode *node, int i) {
     return value;
 }
 
-/* running * momentum + current * (1 - momentum), as ONNX defines it: the variance is that of the population. */
-static bool track(OnnxNode *node, Value *running, Value *current, double momentum) {
-    if (running == NULL || running->kind != VALUE_STATE)
+/* running * momentum + current * (1 - momentum), as ONNX defines it: the variance is that of the population. A state goes on to it; output
+ * i of the node is it. */
+static bool track(OnnxNode *node, int i, Value *running, Value *current, double momentum) {
+    if (running == NULL || (running->kind != VALUE_STATE && !node_wants(node, i)))
         return running != NULL;
     Value *old = node_mul_const(node, running, momentum);
     Value *new = node_mul_const(node, node_reshape(node, current, running->shape), 1 - momentum);
     Value *next = node_emit(node, OP_add, INPUTS(old, new), NO_ATTRS);
-    if (next == NULL)
+    if (next == NULL || !node_set(node, i, next))
         return false;
     const Graph *graph = node->importer->graph;
-    for (int i = 0; i < graph->update_count; i++)
-        if (graph->updates[i].state == running)
+    for (int k = 0; k < graph->update_count && running->kind == VALUE_STATE; k++)
+        if (graph->updates[k].state == running)
             return node_refuse(node, "running statistic '%s' belongs to another node too", running->name);
-    if (momentum != 1)
+    if (momentum != 1 && running->kind == VALUE_STATE)
         graph_update(node->importer->graph, running, next);
     return true;
 }
@@ -121,18 +122,22 @@ static Value *folded(OnnxNode *node, Value *x, Value *factor, Value *addend) {
     return node_emit(node, OP_bias, INPUTS(out, addend), ATTRS(ATTR_I("axis", 1)));
 }
 
-static Value *with_running(OnnxNode *node, double epsilon) {
-    Value *x = node_value(node, 0), *scale = node_value(node, 1), *shift = node_value(node, 2);
+/* x is [N, C, D...]; scale, shift and statistics are C numbers of any shape. */
+static Value *with_running(OnnxNode *node, Value *x, double epsilon) {
+    Value *scale = node_value(node, 1), *shift = node_value(node, 2);
     Value *mean = node_state(node, 3), *variance = node_state(node, 4);
     Value *inverse = node_emit(node, OP_inv_sqrt, INPUTS(variance), ATTRS(ATTR_R("epsilon", epsilon)));
     Value *factor = node_emit(node, OP_mul, INPUTS(scale, inverse), NO_ATTRS);
     Value *moved = node_emit(node, OP_mul, INPUTS(mean, factor), NO_ATTRS);
     Value *addend = node_emit(node, OP_sub, INPUTS(shift, moved), NO_ATTRS);
-    return x == NULL || addend == NULL ? NULL : folded(node, x, factor, addend);
+    if (x == NULL || addend == NULL || (node_wants(node, 1) && !node_alias(node, 1, 3)) || (node_wants(node, 2) && !node_alias(node, 2, 4)))
+        return NULL;
+    Shape numbers = shape_of(1, &x->shape.dim[1]);
+    return folded(node, x, node_reshape(node, factor, numbers), node_reshape(node, addend, numbers));
 }
 
-static Value *with_batch(OnnxNode *node, double epsilon, double momentum) {
-    Value *x = node_value(node, 0), *scale = node_value(node, 1), *shift = node_value(node, 2);
+static Value *with_batch(OnnxNode *node, Value *x, double epsilon, double momentum) {
+    Value *scale = node_value(node, 1), *shift = node_value(node, 2);
     Value *mean = node_state(node, 3), *variance = node_state(node, 4);
     if (x == NULL || scale == NULL || shift == NULL)
         return NULL;
@@ -141,31 +146,53 @@ static Value *with_batch(OnnxNode *node, double epsilon, double momentum) {
         if (d != 1)
             norm.axes[norm.axis_count++] = d;
     Value *y = normalized(node, x, &norm, along(node, scale, x->shape.rank, 1, x->shape.dim[1]), true);
-    if (y == NULL || !track(node, mean, norm.mean, momentum) || !track(node, variance, norm.variance, momentum))
+    if (y == NULL || !track(node, 1, mean, norm.mean, momentum) || !track(node, 2, variance, norm.variance, momentum))
         return NULL;
-    return node_emit(node, OP_bias, INPUTS(y, shift), ATTRS(ATTR_I("axis", 1)));
+    return node_emit(node, OP_bias, INPUTS(y, node_reshape(node, shift, shape_of(1, &x->shape.dim[1]))), ATTRS(ATTR_I("axis", 1)));
+}
+
+/* Keras converters of old normalise [C, N] with C numbers, where ONNX means dimension 1. */
+static bool is_turned(const OnnxNode *node) {
+    Shape shape = batch_exported_shape(node->importer, node->in[0]), numbers = node->in[1]->shape;
+    return shape.rank == 2 && numbers.rank == 1 && numbers.dim[0] != shape.dim[1] && numbers.dim[0] == shape.dim[0];
+}
+
+static bool check_statistics(OnnxNode *node, Shape shape) {
+    static const char *const what[] = {"scale", "B", "mean", "var"};
+    for (int i = 1; i < 5; i++)
+        if (!shape_equal(node->in[i]->shape, shape))
+            return node_refuse(node, "%s of shape [%s], expected [%s]", what[i - 1], shape_text(node->importer->arena, node->in[i]->shape),
+                               shape_text(node->importer->arena, shape));
+    return true;
 }
 
 bool lower_batch_normalization(OnnxNode *node) {
-    if (!node_check_inputs(node, 5, 5) || !refuse_outputs(node))
+    if (!node_check_inputs(node, 5, 5) || (node->since < 14 && !refuse_outputs(node)))
         return false;
     double epsilon = node_attr_real(node, "epsilon", 1e-5), momentum = node_attr_real(node, "momentum", 0.9);
-    if (node->since < 9 && node_attr_int(node, "spatial", 1) != 1)
-        return node_refuse(node, "attribute 'spatial' is 0");
-    if (node->since >= 14)
-        node_attr_int(node, "training_mode", 0);
-    else if (node->since < 7)
+    bool each = node->since < 9 && node_attr_int(node, "spatial", 1) == 0; /* every element of [C, D...] by itself */
+    bool asked = node->since >= 14 && node_attr_int(node, "training_mode", 0) != 0;
+    if (node->since < 7)
         node_attr_int(node, "is_test", 0);
-    static const char *const what[] = {"scale", "B", "mean", "var"};
-    if (node->in[0]->shape.rank < 2)
-        return node_refuse(node, "takes [N, C, ...], found [%s]", shape_text(node->importer->arena, node->in[0]->shape));
-    for (int i = 1; i < 5; i++)
-        if (!check_vector(node, i, node->in[0]->shape.dim[1], what[i - 1]))
-            return false;
+    Shape in = node->in[0]->shape;
+    if (in.rank < 2)
+        return node_refuse(node, "takes [N, C, ...], found [%s]", shape_text(node->importer->arena, in));
+    bool turned = is_turned(node);
+    if (!check_statistics(node, shape_of(each ? in.rank - 1 : 1, &in.dim[turned ? 0 : 1])))
+        return false;
     if (epsilon < 0 || momentum < 0 || momentum > 1)
         return node_refuse(node, "epsilon %g, momentum %g", epsilon, momentum);
-    bool batch = node->importer->training && !node->importer->options->frozen_batchnorm;
-    return node_set(node, 0, batch ? with_batch(node, epsilon, momentum) : with_running(node, epsilon));
+    const ImportOptions *options = node->importer->options;
+    /* Without a loss the graph is the model as it stands. */
+    bool batch = options->loss == NULL ? asked : node->importer->training && !options->frozen_batchnorm;
+    static const int64_t turn[MAX_RANK] = {1, 0};
+    Value *x = node_value(node, 0), *y;
+    if (turned)
+        x = node_transpose(node, x, turn);
+    if (each)
+        x = node_reshape(node, x, shape_of(2, (int64_t[]){in.dim[0], elements(in) / (in.dim[0] > 0 ? in.dim[0] : 1)}));
+    y = batch ? with_batch(node, x, epsilon, momentum) : with_running(node, x, epsilon);
+    return node_set(node, 0, turned ? node_transpose(node, y, turn) : each ? node_reshape(node, y, in) : y);
 }
 
 /* --- over the last dimensions --- */

@@ -317,6 +317,49 @@ static void test_bias(void) {
     finish(made, &result);
 }
 
+/* The largest distance from `wanted` of the batch's mean at each of `elements` places of y, for x of made-up numbers, in real mode. */
+static double mean_error(Graph *graph, int rows, int elements, bool rows_first, double wanted) {
+    Eval *eval = eval_new(graph, EVAL_REAL);
+    for (int i = 0; i < graph->value_count; i++)
+        for (int k = 0; graph->values[i]->kind == VALUE_INPUT && k < rows * elements; k++)
+            eval->tensors[i].real[k] = (double)(k * k % 17) + 30 * (k % elements);
+    eval_nodes(eval);
+    const double *y = NULL;
+    double worst = 0;
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == ROLE_PREDICTION)
+            y = eval->tensors[graph->outputs[i].value->id].real;
+    for (int e = 0; e < elements && y != NULL; e++) {
+        double mean = 0;
+        for (int r = 0; r < rows; r++)
+            mean += y[rows_first ? r * elements + e : e * rows + r] / rows;
+        worst = worst > mean - wanted && worst > wanted - mean ? worst : mean > wanted ? mean - wanted : wanted - mean;
+    }
+    eval_free(eval);
+    return y != NULL ? worst : 1;
+}
+
+/* spatial = 0 normalises every element over the batch alone; numbers that fit dimension 0 alone are those of a [C, N]. */
+static void test_batch_normalization(void) {
+    static const char *const what[] = {"scale", "shift", "mean", "var"};
+    for (int turned = 0; turned < 2; turned++) {
+        Made *made = made_new(7);
+        add_input(made, "x", 1, turned ? "1,6" : "4,2,3");
+        for (int i = 0; i < 4; i++)
+            add_floats(made, what[i], turned ? 1 : 2, turned ? (int64_t[]){6} : (int64_t[]){2, 3}, (float)(i + 1));
+        if (turned)
+            add_node(made, "Transpose", "x", "z");
+        Onnx__NodeProto *node = add_node(made, "BatchNormalization", turned ? "z,scale,shift,mean,var" : "x,scale,shift,mean,var", "y");
+        if (!turned)
+            add_int(made, node, "spatial", 0);
+        add_output(made, "y");
+        Result result = import_made(made, turned ? 4 : 0, "mse");
+        expect(result.ok && count_params(result.train) == 2, "statistics are states", &result);
+        expect(result.ok && mean_error(result.train, 4, 6, !turned, 2) < 1e-9, "each element is normalised over the batch", &result);
+        finish(made, &result);
+    }
+}
+
 static void test_dropout(void) {
     for (int training = 0; training < 2; training++) {
         Made *made = linear(13, "2", "y");
@@ -563,6 +606,7 @@ int main(void) {
     test_opset();
     test_external();
     test_bias();
+    test_batch_normalization();
     test_dropout();
     test_softmax_loss();
     test_own_loss();

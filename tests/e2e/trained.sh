@@ -40,6 +40,7 @@ train KWS-DNN_S auto 0.01 512 6
 train cifar_pytorch_winml auto 0.0002 256 6
 train eran_ffnnSIGMOID_6x200 auto 0.05 512 10
 train hls4ml_conv1d_small_keras auto 0.02 512 10
+train hls4ml_three_layer_bn_keras auto 0.02 512 10
 train hls4ml_two_layer_keras mse 0.1 512 20
 train iris_pytorch auto 0.02 512 10
 train marabou_cifar10_small auto 0.01 256 6
