@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""zoo.py [--only NAME,…] [--short] [--checks gradients,compile,step]: networks of torchvision and timm, compiled, stepped and differentiated.
+"""zoo.py [--only NAME,…] [--short] [--exporter legacy,dynamo] [--checks gradients,native,compile,step]: networks of torchvision and timm, compiled, stepped and differentiated.
 
 Each network is exported in training mode by the legacy exporter, or by dynamo (optimize=False) where that refuses; dropout and stochastic depth are 0, the
 weights are the library's random ones. For each:
@@ -8,10 +8,12 @@ weights are the library's random ones. For each:
   parameter max |found - expected| within 1e-4 of max |expected|. Where PyTorch's gradient is zero but for rounding (below 1e-10 of the largest gradient
   of the network: a bias in front of batch normalisation, a key's bias in front of a softmax), max |found| must be below that too. A parameter that PyTorch
   gives no gradient must have none here, and the names of the two sides must be the same.
+- native: the same small model compiled; one step of the native code against the interpreter's integer mode (`step`), every parameter bit for bit.
 - compile: images of 224x224, batch 4, with the time, the arena that `info` states and the size of the program.
 - step: one step of that trainer on random data; the loss within 1 % of PyTorch's in float32.
 
-Prints one table. Exit status 1 unless every bound holds, 77 where torchvision or timm is missing. REAL_STEP names the program (default build/tests/e2e/real_step)."""
+Prints one table. Exit status 1 unless every bound holds, 77 where torchvision or timm is missing. REAL_STEP and STEP name the programs (default
+build/tests/e2e/real_step and step)."""
 import argparse
 import contextlib
 import gc
@@ -36,6 +38,7 @@ except ImportError as missing:
 import common
 
 REAL_STEP = os.path.abspath(os.environ.get("REAL_STEP", os.path.join(common.ROOT, "build", "tests", "e2e", "real_step")))
+STEP = os.path.abspath(os.environ.get("STEP", os.path.join(common.ROOT, "build", "tests", "e2e", "step")))
 BOUND, ZERO, STEP_BOUND = 1e-4, 1e-10, 0.01
 CLASSES, SIZE, BATCH = 1000, 224, 4
 
@@ -50,7 +53,7 @@ NETS = {
     "densenet121": (models.densenet121, 64, 2),
     "shufflenet_v2_x1_0": (models.shufflenet_v2_x1_0, 64, 2),
     "squeezenet1_1": (models.squeezenet1_1, 64, 2),
-    "googlenet": (lambda: models.googlenet(init_weights=False), 64, 2),
+    "googlenet": (lambda: models.googlenet(init_weights=False), 224, 2),
     "vgg16": (models.vgg16, 224, 1),
     "convnext_tiny": (models.convnext_tiny, 64, 2),
     "vit_b_16": (models.vit_b_16, 224, 1),
@@ -58,7 +61,7 @@ NETS = {
     "deit_tiny_patch16_224": (lambda: timm.create_model("deit_tiny_patch16_224"), 224, 1),
 }
 SHORT = ("squeezenet1_1", "shufflenet_v2_x1_0", "mobilenet_v3_small")
-COLUMNS = ("network", "parameters", "exporter", "compile s", "passes s", "arena MB", "program MB", "step loss", "float loss", "real loss", "gradients", "worst gradient")
+COLUMNS = ("network", "parameters", "exporter", "compile s", "passes s", "arena MB", "program MB", "step loss", "float loss", "real loss", "gradients", "worst gradient", "native")
 
 
 class Failed(Exception):
@@ -91,11 +94,11 @@ def loss_of(net, x, y):
     return torch.nn.functional.cross_entropy(logits(net, x), y)
 
 
-def export(net, x, path):
-    """The exporter that took it: legacy first, then dynamo; and the name of the first output."""
+def export(net, x, path, exporters):
+    """The exporter that took it, and the name of the first output."""
     import onnx
     reasons = []
-    for exporter in ("legacy", "dynamo"):
+    for exporter in exporters:
         state = {key: value.clone() for key, value in net.state_dict().items()}
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -169,12 +172,27 @@ def compare(expected, found):
     return worst, where
 
 
-def check_gradients(name, row, bounds, folder):
+def check_native(row, folder, output):
+    options = [f"--output={output}", f"{folder}/small.onnx", "-o"]
+    run(common.INTC, "--stop-after=memplan", *options, f"{folder}/step.ir")
+    run(common.INTC, "--emit=obj", *options, f"{folder}/step.o")
+    run("cc", "-shared", f"{folder}/step.o", "-o", f"{folder}/step.so")
+    found = subprocess.run([STEP, f"{folder}/step.ir", f"{folder}/step.so", "1", "2"], text=True, capture_output=True)
+    row["native"] = "equal" if found.returncode == 0 else "differs"
+    if found.returncode != 0:
+        raise Failed(f"native code and interpreter: {(found.stdout + found.stderr).strip().splitlines()[:2]}")
+
+
+def check_small(name, row, bounds, folder, exporters, checks):
     _, size, count = NETS[name]
     net = make(name)
     x, y = batch(size, count)
-    row["exporter"], output = export(net, x, f"{folder}/small.onnx")
+    row["exporter"], output = export(net, x, f"{folder}/small.onnx", exporters)
     row["parameters"] = f"{sum(p.numel() for p in net.parameters()):,}"
+    if "native" in checks:
+        check_native(row, folder, output)
+    if "gradients" not in checks:
+        return
     loss, expected = expected_gradients(net, x, y)
     found_loss, found = real_gradients(f"{folder}/small.onnx", output, x, y, folder)
     relative = abs(found_loss - loss) / abs(loss)
@@ -184,10 +202,10 @@ def check_gradients(name, row, bounds, folder):
     bounds.hold(worst <= BOUND, f"{name}: gradient of {where} differs by {worst:.2g}")
 
 
-def check_program(name, row, bounds, folder, step):
+def check_program(name, row, bounds, folder, exporters, step):
     net = make(name)
     x, y = batch(SIZE, BATCH)
-    row["exporter"], output = export(net, x, f"{folder}/large.onnx")
+    row["exporter"], output = export(net, x, f"{folder}/large.onnx", exporters)
     row["parameters"] = f"{sum(p.numel() for p in net.parameters()):,}"
     _, log, seconds = run(common.INTC, "--time-passes", f"--output={output}", f"{folder}/large.onnx", "-o", f"{folder}/trainer")
     times = {line.split()[0]: float(line.split()[1]) for line in log.splitlines() if line.endswith(" ms")}
@@ -219,11 +237,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", help="names, with commas")
     parser.add_argument("--short", action="store_true", help=f"{', '.join(SHORT)} alone")
-    parser.add_argument("--checks", default="gradients,compile,step")
+    parser.add_argument("--exporter", default="legacy,dynamo", help="the exporters to try, in order")
+    parser.add_argument("--checks", default="gradients,native,compile,step")
     parser.add_argument("--keep", help="folder for the exported models")
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else SHORT if arguments.short else NETS
-    checks = arguments.checks.split(",")
+    checks, exporters = arguments.checks.split(","), arguments.exporter.split(",")
     torch.set_num_threads(1)
     bounds, rows = common.Bounds(), []
     for name in names:
@@ -234,13 +253,13 @@ def main():
                 folder = os.path.join(arguments.keep, name)
                 os.makedirs(folder, exist_ok=True)
             try:
-                if "gradients" in checks:
-                    check_gradients(name, row, bounds, folder)
+                if "gradients" in checks or "native" in checks:
+                    check_small(name, row, bounds, folder, exporters, checks)
             except Failed as failure:
                 bounds.hold(False, f"{name}: {failure}")
             try:
                 if "compile" in checks or "step" in checks:
-                    check_program(name, row, bounds, folder, "step" in checks)
+                    check_program(name, row, bounds, folder, exporters, "step" in checks)
             except Failed as failure:
                 bounds.hold(False, f"{name}: {failure}")
         gc.collect()
