@@ -2,6 +2,7 @@
  * the builder's position. */
 #include "codegen/emit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Below this much work a kernel is called directly: waking threads costs more. */
@@ -21,22 +22,28 @@ void function_start(Codegen *cg, LLVMValueRef function) {
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
 }
 
+static void function_attribute(Codegen *cg, LLVMValueRef function, const char *name) {
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    LLVMAddAttributeAtIndex(function, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(cg->context, kind, 0));
+}
+
 void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
     cg->entry_block = LLVMGetInsertBlock(cg->builder);
     cg->entry_head = cg->head;
     cg->node = node;
-    const char *name =
-        arena_printf(cg->memory, "%s.%d.%s%s%s", cg->prefix, cg->kernels++, op_info(node->op)->name, *suffix ? "." : "", suffix);
-    cg->kernel = LLVMAddFunction(cg->module, name, cg->kernel_type);
+    cg->suffix = suffix;
+    cg->kernel = LLVMAddFunction(cg->module, "kernel", cg->kernel_type);
     LLVMSetLinkage(cg->kernel, LLVMInternalLinkage);
-    LLVMAttributeRef nounwind = LLVMCreateEnumAttribute(cg->context, LLVMGetEnumAttributeKindForName("nounwind", 8), 0);
+    function_attribute(cg, cg->kernel, "nounwind");
+    /* Alias scopes have the same names in all kernels. */
+    function_attribute(cg, cg->kernel, "noinline");
     LLVMAttributeRef align = LLVMCreateEnumAttribute(cg->context, LLVMGetEnumAttributeKindForName("align", 5), INTC_ARENA_ALIGN);
-    LLVMAddAttributeAtIndex(cg->kernel, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, nounwind);
     LLVMAddAttributeAtIndex(cg->kernel, 1, align);
     cg->arena = LLVMGetParam(cg->kernel, 0);
-    cg->begin = LLVMGetParam(cg->kernel, 1);
-    cg->end = LLVMGetParam(cg->kernel, 2);
-    cg->region_count = cg->access_count = 0;
+    cg->table = LLVMGetParam(cg->kernel, 1);
+    cg->begin = LLVMGetParam(cg->kernel, 2);
+    cg->end = LLVMGetParam(cg->kernel, 3);
+    cg->region_count = cg->access_count = cg->place_count = 0;
     function_start(cg, cg->kernel);
 }
 
@@ -44,17 +51,28 @@ static bool regions_overlap(Region a, Region b) {
     return a.offset < b.offset + b.size && b.offset < a.offset + a.size;
 }
 
+/* Which region each access touches and which regions overlap: what mark_all goes by. */
+static const char *access_pattern(Codegen *cg) {
+    size_t room = (size_t)cg->access_count * 4 + (size_t)(cg->region_count * cg->region_count) + 2, at = 0;
+    char *text = arena_alloc(cg->memory, room, 1);
+    for (int i = 0; i < cg->access_count; i++)
+        at += (size_t)snprintf(text + at, room - at, "%d,", cg->accesses[i].region);
+    for (int i = 0; i < cg->region_count; i++)
+        for (int j = 0; j < i; j++)
+            text[at++] = regions_overlap(cg->regions[i], cg->regions[j]) ? '1' : '0';
+    text[at] = '\0';
+    return text;
+}
+
 /* Gives every recorded access its alias scope, and the scopes of all disjoint regions as those it does not alias. */
 static void mark_all(Codegen *cg) {
     LLVMContextRef context = cg->context;
     unsigned scope_kind = LLVMGetMDKindIDInContext(context, "alias.scope", 11), none_kind = LLVMGetMDKindIDInContext(context, "noalias", 7);
-    size_t length;
-    const char *name = LLVMGetValueName2(cg->kernel, &length);
-    LLVMMetadataRef domain_name = LLVMMDStringInContext2(context, name, length);
+    LLVMMetadataRef domain_name = LLVMMDStringInContext2(context, "kernel", 6);
     LLVMMetadataRef domain = LLVMMDNodeInContext2(context, &domain_name, 1);
     LLVMMetadataRef scopes[MAX_REGIONS];
     for (int i = 0; i < cg->region_count; i++) {
-        const char *text = arena_printf(cg->memory, "%s.%d", name, i);
+        const char *text = arena_printf(cg->memory, "region.%d", i);
         LLVMMetadataRef parts[2] = {LLVMMDStringInContext2(context, text, strlen(text)), domain};
         scopes[i] = LLVMMDNodeInContext2(context, parts, 2);
     }
@@ -76,22 +94,36 @@ static void mark_all(Codegen *cg) {
     }
 }
 
+static LLVMValueRef places_table(Codegen *cg) {
+    int64_t numbers[MAX_PLACES];
+    if (cg->place_count == 0)
+        return LLVMConstPointerNull(cg->ptr);
+    for (int i = 0; i < cg->place_count; i++)
+        numbers[i] = cg->places[i].number;
+    return const_table(cg, cg->i64, numbers, cg->place_count);
+}
+
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     LLVMBuildRetVoid(cg->builder);
-    mark_all(cg);
+    const char *name = arena_printf(cg->memory, "%s%s%s", op_info(cg->node->op)->name, *cg->suffix ? "." : "", cg->suffix);
+    LLVMValueRef kernel = share_function(cg, cg->kernel, access_pattern(cg), name);
+    if (kernel == cg->kernel)
+        mark_all(cg);
+    cg->kernel = NULL;
     cg->function = cg->entry;
     cg->head = cg->entry_head;
     cg->arena = cg->entry_arena;
-    cg->begin = cg->end = NULL;
+    cg->table = cg->begin = cg->end = NULL;
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
+    LLVMValueRef places = places_table(cg);
     if (tiles > 1 && work >= PARALLEL_WORK) {
         LLVMValueRef parallel = LLVMGetNamedFunction(cg->module, "intc_rt_parallel");
-        LLVMValueRef args[] = {cg->entry_pool, cg->kernel, cg->entry_arena, const64(cg, tiles)};
-        LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(parallel), parallel, args, 4, "");
+        LLVMValueRef args[] = {cg->entry_pool, kernel, cg->entry_arena, places, const64(cg, tiles)};
+        LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(parallel), parallel, args, 5, "");
     } else {
-        LLVMValueRef args[] = {cg->entry_arena, const64(cg, 0), const64(cg, tiles)};
-        LLVMBuildCall2(cg->builder, cg->kernel_type, cg->kernel, args, 3, "");
+        LLVMValueRef args[] = {cg->entry_arena, places, const64(cg, 0), const64(cg, tiles)};
+        LLVMBuildCall2(cg->builder, cg->kernel_type, kernel, args, 4, "");
     }
 }
 
@@ -156,23 +188,6 @@ LLVMTypeRef element_type(const Codegen *cg, Type type) {
     internal_error("codegen met a value without a type");
 }
 
-LLVMValueRef const_table(Codegen *cg, const char *name, LLVMTypeRef type, const int64_t *data, int count) {
-    LLVMValueRef global = LLVMGetNamedGlobal(cg->module, name);
-    if (global != NULL)
-        return global;
-    LLVMValueRef *items = arena_alloc(cg->memory, (size_t)count, sizeof *items);
-    for (int i = 0; i < count; i++)
-        items[i] = LLVMConstInt(type, (unsigned long long)data[i], true);
-    LLVMValueRef init = LLVMConstArray2(type, items, (uint64_t)count);
-    global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), name);
-    LLVMSetInitializer(global, init);
-    LLVMSetGlobalConstant(global, true);
-    LLVMSetLinkage(global, LLVMPrivateLinkage);
-    LLVMSetUnnamedAddress(global, LLVMGlobalUnnamedAddr);
-    LLVMSetAlignment(global, INTC_ARENA_ALIGN);
-    return global;
-}
-
 bool target_has(const Codegen *cg, const char *feature) {
     size_t length = strlen(feature);
     bool has = false;
@@ -188,9 +203,35 @@ bool target_has(const Codegen *cg, const char *feature) {
 
 /* --- memory --- */
 
+/* Loads the next entry of the table; the builder is in the head. */
+static LLVMValueRef place_load(Codegen *cg, int64_t number) {
+    if (cg->place_count == MAX_PLACES)
+        internal_error("codegen: a kernel of more than %d places", MAX_PLACES);
+    LLVMValueRef index = const64(cg, cg->place_count);
+    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, cg->i64, cg->table, &index, 1, "");
+    LLVMValueRef load = LLVMBuildLoad2(cg->builder, cg->i64, address, "");
+    LLVMSetAlignment(load, 8);
+    cg->places[cg->place_count++] = (PlaceEntry){number, NULL};
+    return load;
+}
+
+LLVMValueRef node_number(Codegen *cg, int64_t number) {
+    return cg->function == cg->kernel ? place_load(cg, number) : const64(cg, number);
+}
+
 LLVMValueRef arena_at(Codegen *cg, int64_t offset) {
     LLVMValueRef index = const64(cg, offset);
-    return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &index, 1, "");
+    if (cg->function != cg->kernel)
+        return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &index, 1, "");
+    for (int i = 0; i < cg->place_count; i++)
+        if (cg->places[i].address != NULL && cg->places[i].number == offset)
+            return cg->places[i].address;
+    LLVMBasicBlockRef saved = head_enter(cg);
+    index = place_load(cg, offset);
+    PlaceEntry *place = &cg->places[cg->place_count - 1];
+    place->address = LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &index, 1, "");
+    head_leave(cg, saved);
+    return place->address;
 }
 
 int64_t value_bytes(const Value *value) {

@@ -71,7 +71,6 @@ typedef struct {
     Axis k[MAX_AXES]; /* groups, outermost first; c unused */
     int ks;
     const int64_t *table; /* the offsets of the groups where ks is 0 */
-    const char *name;     /* unique in the module */
     int64_t groups;       /* of a whole panel; K may be a part of it */
     int64_t columns;      /* stored; the last panel is padded */
     int64_t column_stride, panel_stride;
@@ -108,7 +107,6 @@ typedef struct {
     int64_t groups, columns, column_stride;
     const int64_t *lanes;
     int64_t k, k_stride;
-    const char *name; /* unique in the module */
 } Columns;
 
 int64_t panel_bytes(const Dot *dot, int64_t groups);

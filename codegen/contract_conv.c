@@ -185,11 +185,9 @@ static int64_t cover(const Dot *dot, const Term *terms, int64_t count, int64_t *
 static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64_t *offsets, const int64_t *lanes, int64_t groups,
                       int64_t a, bool more, bool sliced) {
     const Dot *dot = &conv->dot;
-    Piece *piece = &conv->pieces[conv->count];
-    const char *name = arena_printf(cg->memory, "%s.conv%d.%d", cg->prefix, conv->node->id, conv->count++);
+    Piece *piece = &conv->pieces[conv->count++];
     Product product = {.row = {{conv->together, conv->image, conv->ys[0]}},
                        .rows = 4,
-                       .name = name,
                        .columns = conv->columns,
                        .column_stride = conv->ys[1],
                        .panel_stride = conv->dot.panel * conv->ys[1],
@@ -206,7 +204,7 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
     }
     product_groups(&product, offsets, groups);
     int64_t column_stride = conv->backward && conv->dot.kind != DOT_LANES ? conv->ws[1] : conv->ws[0];
-    piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0, arena_printf(cg->memory, "%s.w", name)};
+    piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0};
     piece->code = product_new(cg, dot, &product);
     piece->b = conv->b_bytes;
     piece->init = conv->init_bytes;

@@ -322,7 +322,7 @@ static void emit_table(Codegen *cg, Micro *micro) {
             emit_group(cg, micro, product->table[i], i * group);
         return;
     }
-    LLVMValueRef table = const_table(cg, product->name, cg->i32, product->table, (int)product->groups), a = micro->a;
+    LLVMValueRef table = const_table(cg, cg->i32, product->table, (int)product->groups), a = micro->a;
     KLoop loop = k_loop_begin(cg, micro);
     LLVMValueRef entry = LLVMBuildInBoundsGEP2(cg->builder, cg->i32, table, &loop.index, 1, "");
     micro->a = byte_at(cg, a, as_bits(cg, load_bytes(cg, cg->i32, entry, 4), 64));
@@ -499,8 +499,7 @@ static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *p
     Micro micro = {.dot = dot, .product = product, .panels = panels, .vectors = dot->panel / dot->lanes, .stored = stored};
     choose_tile(&micro);
     LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64, cg->i64};
-    const char *name = arena_printf(cg->memory, "%s.x%d", product->name, panels);
-    micro.function = LLVMAddFunction(cg->module, name, LLVMFunctionType(cg->none, params, 6, false));
+    micro.function = LLVMAddFunction(cg->module, "product", LLVMFunctionType(cg->none, params, 6, false));
     LLVMSetLinkage(micro.function, LLVMInternalLinkage);
     add_attribute(cg, micro.function, (unsigned)LLVMAttributeFunctionIndex, "nounwind");
     for (unsigned i = 1; i <= 4; i++)
@@ -513,7 +512,7 @@ static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *p
     cg->function = function;
     cg->head = head;
     LLVMPositionBuilderAtEnd(cg->builder, block);
-    return micro.function;
+    return share_function(cg, micro.function, "product", "product");
 }
 
 /* Merges axes that are one run, and brings the number of axes to at least two. */
@@ -553,10 +552,8 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     code.blocks = (panels - last) / wide;
     if (code.blocks > 0)
         code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles);
-    if (last > 0) {
-        product.name = arena_printf(cg->memory, "%s.last", product.name);
+    if (last > 0)
         code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
-    }
     code.block_a = dot->kind == DOT_LANES ? (int64_t)wide * dot->panel : 0;
     code.block_b = wide * step;
     code.block_init = (int64_t)wide * dot->panel * 4;

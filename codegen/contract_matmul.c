@@ -92,8 +92,7 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
         memset(slice, 0, sizeof *slice);
         int64_t from = i * most, k = gemm->k - from < most ? gemm->k - from : most, groups = (k + dot->quad - 1) / dot->quad;
         int64_t group_step = gemm->interleaved ? gemm->m * dot_group(dot) : dot_group(dot);
-        const char *name = arena_printf(cg->memory, "%s.matmul%d.%d", cg->prefix, gemm->node->id, i);
-        slice->columns = (Columns){groups, gemm->n, gemm->bn, NULL, k, gemm->bk, name};
+        slice->columns = (Columns){groups, gemm->n, gemm->bn, NULL, k, gemm->bk};
         slice->a = from / dot->quad * group_step;
         slice->b = gemm->b_bytes;
         slice->init = gemm->init_bytes;
@@ -103,7 +102,6 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
                            .rows = 1,
                            .k = {{groups, group_step, 0}},
                            .ks = 1,
-                           .name = name,
                            .groups = groups,
                            .columns = gemm->n,
                            .column_stride = gemm->cn,

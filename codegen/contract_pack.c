@@ -202,7 +202,7 @@ static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns,
 }
 
 static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
-    LLVMValueRef table = const_table(cg, columns->name, cg->i32, columns->lanes, (int)(columns->groups * dot->quad));
+    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)(columns->groups * dot->quad));
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
     LLVMValueRef entries = byte_at(cg, table, mul_by(cg, loop.index, 4 * dot->quad));
     LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, panel_bytes(dot, 1)));

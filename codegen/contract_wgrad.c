@@ -116,7 +116,6 @@ static void plan_k(Wgrad *wgrad, Product *product) {
 static void plan_product(Codegen *cg, Wgrad *wgrad) {
     int64_t group = dot_group(&wgrad->dot);
     Product product = {.rows = 4,
-                       .name = arena_printf(cg->memory, "%s.wgrad%d", cg->prefix, wgrad->node->id),
                        .groups = wgrad->chunk * wgrad->pixels,
                        .columns = wgrad->panels * wgrad->dot.panel,
                        .column_stride = 1,

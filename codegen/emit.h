@@ -1,7 +1,8 @@
 /* Inside codegen/: the state of an emission, IR builder helpers, and the interface of kernels.
  *
  * An entry function (step, calibrate, infer) runs the nodes of a graph in order. Each node that is not fused into another has a kernel,
- * void kernel(ptr arena, i64 begin, i64 end), which does the tiles [begin, end) of that node. An emitter looks like this:
+ * void kernel(ptr arena, ptr places, i64 begin, i64 end), which does the tiles [begin, end) of that node. Where its operands lie, and what
+ * else tells it from a like kernel, it reads from `places`, so that equal kernels are one (share.c). An emitter looks like this:
  *
  *     void emit_X(Codegen *cg, const Node *node) {
  *         kernel_begin(cg, node, "");                  // the builder is now inside the kernel: cg->arena, cg->begin, cg->end
@@ -22,7 +23,7 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
-enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384 };
+enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512 };
 
 /* Memory accesses of the kernel being built, to be marked as not aliasing where their regions are disjoint. */
 typedef struct {
@@ -32,6 +33,15 @@ typedef struct {
     LLVMValueRef instruction;
     int region;
 } Access;
+
+/* One entry of a kernel's table of places. */
+typedef struct {
+    int64_t number;       /* arena offset, or a number of the node */
+    LLVMValueRef address; /* of an offset, in the kernel; NULL: a number */
+} PlaceEntry;
+
+/* Functions and tables that are emitted, to be found again by content. */
+typedef struct Shared Shared;
 
 typedef struct Codegen {
     const ModuleSource *source;
@@ -45,19 +55,22 @@ typedef struct Codegen {
     LLVMBuilderRef builder;
     LLVMTypeRef i1, i8, i16, i32, i64, i128, ptr, none, kernel_type;
     const Graph *graph; /* being emitted */
-    const char *prefix; /* "step", ... */
     /* The function being built, entry or kernel, and its arguments. */
-    LLVMValueRef function, arena, begin, end;
+    LLVMValueRef function, arena, table, begin, end;
     LLVMBasicBlockRef head;  /* its first block: locals and values computed once go before its terminator */
     LLVMValueRef *exponents; /* by value id: exponents already computed in this function */
     /* Of the entry function, while a kernel is built. */
     LLVMValueRef entry, entry_arena, entry_pool;
     LLVMBasicBlockRef entry_block, entry_head;
     LLVMValueRef kernel;
-    const Node *node;     /* whose kernel is built */
-    int kernels;          /* emitted so far; numbers their names */
-    int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
-    int64_t scratch_size; /* the most any node used */
+    const Node *node;   /* whose kernel is built */
+    const char *suffix; /* of that kernel */
+    PlaceEntry places[MAX_PLACES];
+    int place_count;
+    Shared *shared;
+    int shared_count, shared_room; /* a power of two */
+    int64_t scratch;               /* bytes of scratch used by the current node, after the planned arena */
+    int64_t scratch_size;          /* the most any node used */
     Region regions[MAX_REGIONS];
     int region_count;
     Access *accesses;
@@ -81,15 +94,17 @@ int64_t output_exponent_place(const Codegen *cg, const Output *output);
 LLVMValueRef const32(const Codegen *cg, int64_t x);
 LLVMValueRef const64(const Codegen *cg, int64_t x);
 LLVMTypeRef element_type(const Codegen *cg, Type type); /* i8 to i64 */
-/* A private constant array; returns its address. */
-LLVMValueRef const_table(Codegen *cg, const char *name, LLVMTypeRef type, const int64_t *data, int count);
+/* A private constant array of i32 or i64, one for equal contents; returns its address. */
+LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count);
 /* Whether the target CPU has an LLVM feature: "avx2", "avxvnni", "avx512vnni", "avx512bw". */
 bool target_has(const Codegen *cg, const char *feature);
 
 /* --- memory; indices are i64, in elements of the physical layout --- */
 
-/* Address of an arena offset. */
+/* Address of an arena offset, in a kernel by its table of places. */
 LLVMValueRef arena_at(Codegen *cg, int64_t offset);
+/* A number that differs between like nodes, such as that of a random stream, by the table of places; i64. Call it in the head. */
+LLVMValueRef node_number(Codegen *cg, int64_t number);
 LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index); /* in the value's own type */
 /* The same, sign-extended (or truncated) to `bits`. */
 LLVMValueRef load_as(Codegen *cg, const Value *value, LLVMValueRef index, int bits);
@@ -197,6 +212,13 @@ typedef void Emitter(Codegen *cg, const Node *node);
 typedef LLVMValueRef ElementEmitter(Codegen *cg, const Node *node, const LLVMValueRef *operands);
 /* function.c */
 ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, element_exp, element_log, element_sqrt;
+
+/* --- sharing --- */
+
+/* A finished function without calls to itself: if one of the same `extra` and body exists, that one, and `function` is deleted; otherwise
+ * `function`, renamed to a name that begins with `name`. extra must tell what the body's text does not. */
+LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
+void share_close(Codegen *cg);
 
 /* --- module, entry, target, link --- */
 

@@ -79,8 +79,6 @@ static void emit_output_exponents(Codegen *cg, const Graph *graph) {
 
 LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name) {
     cg->graph = graph;
-    cg->prefix = name;
-    cg->kernels = 0;
     cg->exponents = arena_alloc(cg->memory, (size_t)graph->value_count + 1, sizeof *cg->exponents);
     LLVMTypeRef type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr}, 2, false);
     cg->entry = LLVMAddFunction(cg->module, arena_printf(cg->memory, "intc_entry_%s", name), type);

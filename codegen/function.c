@@ -9,11 +9,11 @@ static int result_bits(const Node *node) {
     return node->out[0]->type == T_I64 ? 64 : 32;
 }
 
-static LLVMValueRef table_of(Codegen *cg, const char *name, const int32_t *table, int count) {
+static LLVMValueRef table_of(Codegen *cg, const int32_t *table, int count) {
     int64_t entries[2 * (TABLE_INTERVALS + 1)];
     for (int i = 0; i < count; i++)
         entries[i] = table[i];
-    return const_table(cg, name, cg->i32, entries, count);
+    return const_table(cg, cg->i32, entries, count);
 }
 
 /* T[i] + (((T[i + 1] - T[i]) * r + half) >> bits) for u = i * 2^bits + r, in 32 bits; the table starts at entry `first`. */
@@ -52,7 +52,7 @@ static LLVMValueRef on_side(Codegen *cg, CurveSide side, LLVMValueRef y) {
 }
 
 static LLVMValueRef curve_at(Codegen *cg, const Curve *curve, const Value *x, LLVMValueRef m) {
-    LLVMValueRef table = table_of(cg, curve->name, curve->table, (curve->two ? 2 : 1) * (TABLE_INTERVALS + 1));
+    LLVMValueRef table = table_of(cg, curve->table, (curve->two ? 2 : 1) * (TABLE_INTERVALS + 1));
     LLVMValueRef above = compare(cg, LLVMIntSGT, m, const_like(m, 0));
     LLVMValueRef first = curve->two ? choose(cg, above, const64(cg, 0), const64(cg, TABLE_INTERVALS + 1)) : NULL;
     int64_t top = ((int64_t)1 << (curve->domain + 16)) - 1;
@@ -62,7 +62,7 @@ static LLVMValueRef curve_at(Codegen *cg, const Curve *curve, const Value *x, LL
 }
 
 static LLVMValueRef wave_at(Codegen *cg, const Curve *curve, const Value *x, LLVMValueRef m) {
-    LLVMValueRef table = table_of(cg, curve->name, curve->table, TABLE_INTERVALS + 1);
+    LLVMValueRef table = table_of(cg, curve->table, TABLE_INTERVALS + 1);
     LLVMValueRef turns = mul_by(cg, argument(cg, x, m, TURN_FRACTION, ((int64_t)1 << TURN_RANGE) - 1, TURN_RANGE + 1, 64), TURN_FACTOR);
     LLVMValueRef negative = compare(cg, LLVMIntSLT, m, const_like(m, 0));
     turns = choose(cg, negative, LLVMBuildNeg(cg->builder, turns, ""), turns);
@@ -101,7 +101,7 @@ LLVMValueRef element_exp(Codegen *cg, const Node *node, const LLVMValueRef *in) 
     Shift to_sixteen = shift_new(cg, const32(cg, 38), 64, false);
     LLVMValueRef t = shift_apply(cg, &to_sixteen, mul_by(cg, u, LOG2E));
     t = smin(cg, smax(cg, t, const64(cg, -47 * ((int64_t)1 << 16))), const64(cg, 31 * ((int64_t)1 << 16) - 1));
-    LLVMValueRef table = table_of(cg, "table.exp2.i32", table_exp2, TABLE_ROW);
+    LLVMValueRef table = table_of(cg, table_exp2, TABLE_ROW);
     LLVMValueRef v = interpolate(cg, table, NULL, LLVMBuildAnd(cg->builder, t, const64(cg, 0xFFFF), ""), 8);
     LLVMValueRef whole = as_bits(cg, LLVMBuildAShr(cg->builder, t, const64(cg, 16), ""), 32);
     Shift scale = shift_new(cg, sub(cg, const32(cg, -14), whole), 64, true);
@@ -114,7 +114,7 @@ LLVMValueRef element_log(Codegen *cg, const Node *node, const LLVMValueRef *in) 
     LLVMValueRef b = as_bits(cg, bit_length(cg, safe), 64);
     LLVMValueRef down = LLVMBuildLShr(cg->builder, safe, smax(cg, sub(cg, b, seventeen), zero), "");
     LLVMValueRef r = LLVMBuildShl(cg->builder, down, smax(cg, sub(cg, seventeen, b), zero), "");
-    LLVMValueRef table = table_of(cg, "table.log2.i32", table_log2, TABLE_ROW);
+    LLVMValueRef table = table_of(cg, table_log2, TABLE_ROW);
     LLVMValueRef l = as_bits(cg, interpolate(cg, table, NULL, add_const(cg, r, -(1 << 16)), 8), 64);
     LLVMValueRef part = choose(cg, positive, add(cg, mul_by(cg, b, 1 << 16), l), zero);
     LLVMValueRef e = value_exponent(cg, node->in[0]);

@@ -78,16 +78,16 @@ typedef struct {
     LLVMValueRef largest, sum;
 } Softmax;
 
-static LLVMValueRef table_of(Codegen *cg, const char *name, const int32_t *table) {
+static LLVMValueRef table_of(Codegen *cg, const int32_t *table) {
     int64_t entries[TABLE_ROW];
     for (int i = 0; i < TABLE_ROW; i++)
         entries[i] = table[i];
-    return const_table(cg, name, cg->i64, entries, TABLE_ROW);
+    return const_table(cg, cg->i64, entries, TABLE_ROW);
 }
 
 /* Left shifts are limited to what saturates every z > 0. */
 static Softmax softmax_open(Codegen *cg, const Value *x) {
-    Softmax soft = {.exp2 = table_of(cg, "table.exp2", table_exp2), .log2 = table_of(cg, "table.log2", table_log2)};
+    Softmax soft = {.exp2 = table_of(cg, table_exp2), .log2 = table_of(cg, table_log2)};
     LLVMBasicBlockRef saved = head_enter(cg);
     LLVMValueRef e = value_exponent(cg, x);
     soft.shift = shift_new(cg, smax(cg, sub(cg, const32(cg, 14), e), const32(cg, -12)), 64, true);

@@ -221,8 +221,8 @@ static void open_types(Codegen *cg) {
     cg->i128 = LLVMIntTypeInContext(cg->context, 128);
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
-    cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->i64, cg->i64}, 3, false);
-    LLVMTypeRef parallel = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->ptr, cg->i64}, 4, false);
+    cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->i64, cg->i64}, 4, false);
+    LLVMTypeRef parallel = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64}, 5, false);
     LLVMAddFunction(cg->module, "intc_rt_parallel", parallel);
 }
 
@@ -241,6 +241,7 @@ bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitK
         emit_descriptor(&cg, step, calibrate, infer);
         done = target_optimize(&cg) && target_write(&cg, kind, path);
     }
+    share_close(&cg);
     LLVMDisposeBuilder(cg.builder);
     LLVMDisposeModule(cg.module);
     if (cg.machine != NULL)

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define INTC_ABI_VERSION 1
+#define INTC_ABI_VERSION 2
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type { INTC_I8 = 1, INTC_I16, INTC_I32, INTC_I64 };
@@ -45,11 +45,12 @@ struct intc_calibration {
 };
 
 struct intc_pool;
-typedef void intc_kernel(unsigned char *arena, int64_t begin, int64_t end);
+/* places: the kernel's own table of arena offsets. */
+typedef void intc_kernel(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end);
 typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 
 /* Calls kernel on disjoint ranges that cover [0, count), on the pool's threads; returns when all are done. Defined by the runtime. */
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count);
+void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count);
 
 /* An exponent that an exported model needs, computed from the trained state and from exponents before it. */
 enum intc_exponent_kind {

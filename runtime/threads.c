@@ -25,6 +25,7 @@ struct intc_pool {
     atomic_bool stop;
     intc_kernel *kernel;
     unsigned char *arena;
+    const int64_t *places;
     int64_t count, piece;
     int64_t workers;
     pthread_t thread[];
@@ -44,7 +45,7 @@ static void work(struct intc_pool *pool) {
         if (begin >= pool->count)
             return;
         int64_t end = pool->count - begin < pool->piece ? pool->count : begin + pool->piece;
-        pool->kernel(pool->arena, begin, end);
+        pool->kernel(pool->arena, pool->places, begin, end);
     }
 }
 
@@ -124,15 +125,16 @@ static void close_job(struct intc_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count) {
+void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
     if (count <= 0)
         return;
     if (!pool || count == 1) {
-        kernel(arena, 0, count);
+        kernel(arena, places, 0, count);
         return;
     }
     pool->kernel = kernel;
     pool->arena = arena;
+    pool->places = places;
     pool->count = count;
     pool->piece = (count - 1) / ((pool->workers + 1) * PIECES) + 1;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);

@@ -16,10 +16,10 @@ void jit_ranges(int count) {
     ranges = count;
 }
 
-static void run_ranges(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, int64_t count) {
+static void run_ranges(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
     (void)pool;
     for (int i = ranges - 1; i >= 0; i--)
-        kernel(arena, count * i / ranges, count * (i + 1) / ranges);
+        kernel(arena, places, count * i / ranges, count * (i + 1) / ranges);
 }
 
 static void check(LLVMErrorRef error) {
@@ -77,13 +77,13 @@ static void types(Codegen *cg) {
     cg->i128 = LLVMIntTypeInContext(cg->context, 128);
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
-    LLVMTypeRef kernel[] = {cg->ptr, cg->i64, cg->i64};
-    cg->kernel_type = LLVMFunctionType(cg->none, kernel, 3, false);
+    LLVMTypeRef kernel[] = {cg->ptr, cg->ptr, cg->i64, cg->i64};
+    cg->kernel_type = LLVMFunctionType(cg->none, kernel, 4, false);
 }
 
 static void emit(Codegen *cg, const Node *node) {
-    LLVMTypeRef parallel[] = {cg->ptr, cg->ptr, cg->ptr, cg->i64}, entry[] = {cg->ptr, cg->ptr};
-    LLVMAddFunction(cg->module, "intc_rt_parallel", LLVMFunctionType(cg->none, parallel, 4, false));
+    LLVMTypeRef parallel[] = {cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64}, entry[] = {cg->ptr, cg->ptr};
+    LLVMAddFunction(cg->module, "intc_rt_parallel", LLVMFunctionType(cg->none, parallel, 5, false));
     cg->entry = LLVMAddFunction(cg->module, "entry", LLVMFunctionType(cg->none, entry, 2, false));
     function_start(cg, cg->entry);
     cg->arena = cg->entry_arena = LLVMGetParam(cg->entry, 0);
@@ -151,7 +151,6 @@ Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
     cg->module = LLVMModuleCreateWithNameInContext("contract", cg->context);
     cg->builder = LLVMCreateBuilderInContext(cg->context);
     cg->graph = node->graph;
-    cg->prefix = "test";
     cg->exponents = arena_alloc(cg->memory, (size_t)node->graph->value_count, sizeof(LLVMValueRef));
     cg->accesses = arena_alloc(cg->memory, MAX_ACCESSES, sizeof *cg->accesses);
     types(cg);
@@ -168,6 +167,7 @@ Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
     LLVMDisposePassBuilderOptions(options);
     Jit jit = {.arena_size = (arena_size + 63) / 64 * 64 + cg->scratch_size + 64};
     jit.run = load(cg, &jit.engine);
+    share_close(cg);
     LLVMDisposeBuilder(cg->builder);
     LLVMDisposeModule(cg->module);
     LLVMContextDispose(cg->context);

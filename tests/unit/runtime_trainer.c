@@ -347,7 +347,8 @@ static void test_saturation(void **state) {
     assert_true(read_file("far-out.npy", a, sizeof a) > 128);
 }
 
-static void add_range(unsigned char *arena, int64_t begin, int64_t end) {
+static void add_range(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end) {
+    (void)places;
     for (int64_t i = begin; i < end; i++)
         arena[i]++;
 }
@@ -362,7 +363,7 @@ static void test_threads(void **state) {
         int64_t expected = 0;
         for (int round = 0; round < 200; round++) {
             int64_t count = round * 37 % COUNT;
-            intc_rt_parallel(pool, add_range, counters, count);
+            intc_rt_parallel(pool, add_range, counters, NULL, count);
             expected += count;
         }
         int64_t sum = 0;

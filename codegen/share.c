@@ -1,0 +1,104 @@
+/* Equal functions and tables are emitted once: most networks repeat a few shapes, and LLVM takes nearly all of the time of a compilation.
+ * Functions are compared by the text of their bodies, before alias scopes are attached and before any pass. */
+#include "codegen/emit.h"
+
+#include <string.h>
+
+enum { FIRST_ROOM = 256 };
+
+struct Shared {
+    uint64_t hash;
+    LLVMValueRef value; /* NULL: free */
+    const char *extra;
+    char *text; /* of a function, LLVM's; NULL: a table */
+    const int64_t *data;
+    int count;
+    LLVMTypeRef type;
+};
+
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t size) {
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    return hash;
+}
+
+static bool same(const Shared *a, const Shared *b) {
+    if (a->hash != b->hash || (a->text == NULL) != (b->text == NULL))
+        return false;
+    if (a->text == NULL)
+        return a->count == b->count && a->type == b->type && memcmp(a->data, b->data, (size_t)a->count * sizeof *a->data) == 0;
+    return strcmp(a->extra, b->extra) == 0 && strcmp(strchr(a->text, '{'), strchr(b->text, '{')) == 0;
+}
+
+/* The entry equal to `wanted`, or the free one where it belongs. */
+static Shared *find(const Codegen *cg, const Shared *wanted) {
+    size_t mask = (size_t)cg->shared_room - 1, at = (size_t)(wanted->hash ^ wanted->hash >> 32) & mask;
+    while (cg->shared[at].value != NULL && !same(&cg->shared[at], wanted))
+        at = (at + 1) & mask;
+    return &cg->shared[at];
+}
+
+static void make_room(Codegen *cg) {
+    if (2 * (cg->shared_count + 1) <= cg->shared_room)
+        return;
+    Shared *before = cg->shared;
+    int room = cg->shared_room;
+    cg->shared_room = room == 0 ? FIRST_ROOM : 2 * room;
+    cg->shared = arena_alloc(cg->memory, (size_t)cg->shared_room, sizeof *cg->shared);
+    memset(cg->shared, 0, (size_t)cg->shared_room * sizeof *cg->shared);
+    for (int i = 0; i < room; i++)
+        if (before[i].value != NULL)
+            *find(cg, &before[i]) = before[i];
+}
+
+LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name) {
+    make_room(cg);
+    Shared wanted = {.value = function, .extra = extra, .text = LLVMPrintValueToString(function)};
+    const char *body = strchr(wanted.text, '{');
+    wanted.hash = hash_bytes(hash_bytes(0xCBF29CE484222325u, extra, strlen(extra)), body, strlen(body));
+    Shared *place = find(cg, &wanted);
+    if (place->value != NULL) {
+        LLVMDisposeMessage(wanted.text);
+        LLVMDeleteFunction(function);
+        return place->value;
+    }
+    *place = wanted;
+    const char *unique = arena_printf(cg->memory, "%s.%d", name, cg->shared_count++);
+    LLVMSetValueName2(function, unique, strlen(unique));
+    return function;
+}
+
+static LLVMValueRef new_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count) {
+    LLVMValueRef *items = arena_alloc(cg->memory, (size_t)count, sizeof *items);
+    for (int i = 0; i < count; i++)
+        items[i] = LLVMConstInt(type, (unsigned long long)data[i], true);
+    LLVMValueRef init = LLVMConstArray2(type, items, (uint64_t)count);
+    LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), arena_printf(cg->memory, "table.%d", cg->shared_count++));
+    LLVMSetInitializer(global, init);
+    LLVMSetGlobalConstant(global, true);
+    LLVMSetLinkage(global, LLVMPrivateLinkage);
+    LLVMSetUnnamedAddress(global, LLVMGlobalUnnamedAddr);
+    LLVMSetAlignment(global, count < 16 ? 8 : INTC_ARENA_ALIGN);
+    return global;
+}
+
+LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count) {
+    make_room(cg);
+    Shared wanted = {.type = type, .data = data, .count = count};
+    wanted.hash = hash_bytes(0xCBF29CE484222325u, data, (size_t)count * sizeof *data);
+    Shared *place = find(cg, &wanted);
+    if (place->value != NULL)
+        return place->value;
+    *place = wanted;
+    int64_t *copy = arena_alloc(cg->memory, (size_t)count, sizeof *copy);
+    memcpy(copy, data, (size_t)count * sizeof *copy);
+    place->data = copy;
+    return place->value = new_table(cg, type, data, count);
+}
+
+void share_close(Codegen *cg) {
+    for (int i = 0; i < cg->shared_room; i++)
+        if (cg->shared[i].text != NULL)
+            LLVMDisposeMessage(cg->shared[i].text);
+}
