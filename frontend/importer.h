@@ -139,6 +139,8 @@ bool node_scalar_constant(OnnxNode *node, int i, double *value);
 bool node_operands(OnnxNode *node, Value **a, Value **b);
 Value *node_broadcast_like(OnnxNode *node, Value *value, Value *a, Value *b);
 Value *node_clip(OnnxNode *node, Value *x, double low, double high);
+/* x^p for a constant p. lower_function.c */
+Value *node_power(OnnxNode *node, Value *x, double p);
 /* patterns.c: x·σ(αx); ln(1 + eˣ); and what a·b, factor·x and ln x are as one function, NULL if they are none. */
 Value *pattern_swish(OnnxNode *node, Value *x, double alpha);
 Value *pattern_softplus(OnnxNode *node, Value *x);

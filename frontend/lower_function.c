@@ -200,12 +200,12 @@ static Value *integer_power(OnnxNode *node, Value *x, int n) {
     return power;
 }
 
-static Value *constant_power(OnnxNode *node, Value *x, double p) {
+Value *node_power(OnnxNode *node, Value *x, double p) {
     enum { MOST = 16 };
     if (p == 0)
         return sum(node, node_mul_const(node, x, 0), scalar(node, 1));
     if (p < 0)
-        return reciprocal(node, constant_power(node, x, -p));
+        return reciprocal(node, node_power(node, x, -p));
     if (p == 0.5)
         return node_emit(node, OP_sqrt, INPUTS(x), NO_ATTRS);
     if (p == floor(p) && p <= MOST)
@@ -220,7 +220,7 @@ bool lower_pow(OnnxNode *node) {
     if (!node_operands(node, &x, &p))
         return false;
     if (node_scalar_constant(node, 1, &power) && isfinite(power))
-        return node_set(node, 0, node_broadcast_like(node, constant_power(node, x, power), x, p));
+        return node_set(node, 0, node_broadcast_like(node, node_power(node, x, power), x, p));
     Value *product = node_emit(node, OP_mul, INPUTS(node_emit(node, OP_log, INPUTS(x), NO_ATTRS), p), NO_ATTRS);
     return node_set(node, 0, node_emit(node, OP_exp, INPUTS(product), NO_ATTRS));
 }

@@ -74,6 +74,16 @@ bool lower_reduce_log_sum_exp(OnnxNode *node) {
     return node_set(node, 0, node_reshape(node, node_emit(node, OP_sub, INPUTS(first, below), NO_ATTRS), plan.result));
 }
 
+/* size - 1 - index, by a table of integers. */
+static Value *from_end(OnnxNode *node, Value *index, int64_t size) {
+    int64_t *table = arena_alloc(node->importer->arena, (size_t)size, sizeof *table);
+    for (int64_t i = 0; i < size; i++)
+        table[i] = size - 1 - i;
+    Value *places = graph_integer(node->importer->graph, VALUE_CONST, NULL, shape_of(1, &size), T_I32, size);
+    places->mantissa = table;
+    return node_emit(node, OP_gather, INPUTS(places, index), ATTRS(ATTR_I("axis", 0)));
+}
+
 static bool lower_place(OnnxNode *node, bool largest) {
     if (!node_check_inputs(node, 1, 1))
         return false;
@@ -82,13 +92,17 @@ static bool lower_place(OnnxNode *node, bool largest) {
     bool keep = node_attr_int(node, "keepdims", 1) != 0, last = node_attr_int(node, "select_last_index", 0) != 0;
     if (axis < 0)
         return false;
-    if (last || in.dim[axis] < 1 || !onnx_type_is_real(node->in[0]->type))
-        return node_refuse(node, last ? "attribute 'select_last_index' is not supported: the first of equals is selected"
-                                      : "takes real numbers, at least one along the axis");
+    if (in.dim[axis] < 1 || !onnx_type_is_real(node->in[0]->type))
+        return node_refuse(node, "takes real numbers, at least one along the axis");
     Value *x = node_value(node, 0);
     if (!largest)
         x = node_emit(node, OP_neg, INPUTS(x), NO_ATTRS);
+    int64_t reversed = axis;
+    if (last)
+        x = node_emit(node, OP_reverse, INPUTS(x), ATTRS(ATTR_L("axes", 1, &reversed)));
     Value *index = node_emit(node, OP_argmax, INPUTS(x), ATTRS(ATTR_I("axis", axis)));
+    if (last)
+        index = from_end(node, index, in.dim[axis]);
     kept.dim[axis] = 1;
     return node_set_typed(node, 0, keep ? node_reshape(node, index, kept) : index, ONNX__TENSOR_PROTO__DATA_TYPE__INT64);
 }

@@ -17,12 +17,47 @@ static Value *pool(OnnxNode *node, Op op, const Window *window) {
                            ATTR_L("dilations", n, window->dilations)));
 }
 
+/* Positions in x as real numbers: that of each window's first place, plus that of the largest element within the window, from a table of
+ * the places of a window. Columns: x is counted column by column. */
+static Value *indices(OnnxNode *node, Value *largest, const Window *window, bool columns) {
+    Shape in = node->in[0]->shape, out = largest->shape;
+    int64_t stride[MAX_RANK], size = 1, places = 1, count = checked_elements(out, CONSTANT_LIMIT);
+    for (int i = window->rank; i-- > 0;) {
+        int d = columns ? window->rank - 1 - i : i;
+        stride[d] = size;
+        size *= in.dim[d + 2];
+        places *= window->kernel[d];
+    }
+    if (count < 0) {
+        node_refuse(node, "its indices are more than 2^28");
+        return NULL;
+    }
+    double *table = arena_alloc(node->importer->arena, (size_t)places + 1, sizeof *table);
+    double *first = arena_alloc(node->importer->arena, (size_t)count + 1, sizeof *first);
+    for (int64_t k = 0; k < places; k++)
+        for (int64_t i = window->rank, rest = k; i-- > 0; rest /= window->kernel[i])
+            table[k] += (double)(rest % window->kernel[i] * window->dilations[i] * stride[i]);
+    for (int64_t k = 0; k < count; k++) {
+        int64_t rest = k;
+        for (int64_t i = window->rank; i-- > 0; rest /= out.dim[i + 2])
+            first[k] += (double)((rest % out.dim[i + 2] * window->strides[i] - window->pads[i]) * stride[i]);
+        first[k] += (double)(rest * size);
+    }
+    Value *within = node_emit(node, OP_gather, INPUTS(node_const_value(node, shape_of(1, &places), table), largest->def->out[1]),
+                              ATTRS(ATTR_I("axis", 0)));
+    return node_emit(node, OP_add, INPUTS(within, node_const_value(node, out, first)), NO_ATTRS);
+}
+
 bool lower_max_pool(OnnxNode *node) {
     Window window;
-    if (!pool_input(node) || !node_window(node, node->in[0]->shape, NULL, true, true, &window))
+    if (!node_check_inputs(node, 1, 1) || !node_window(node, node->in[0]->shape, NULL, true, true, &window))
         return false;
-    node_attr_int(node, "storage_order", 0); /* concerns the indices only */
-    return node_set(node, 0, pool(node, OP_maxpool, &window));
+    bool columns = node_attr_int(node, "storage_order", 0) != 0;
+    Value *largest = pool(node, OP_maxpool, &window);
+    if (largest == NULL || !node_wants(node, 1))
+        return node_set(node, 0, largest);
+    return node_set(node, 0, largest) &&
+           node_set_typed(node, 1, indices(node, largest, &window, columns), ONNX__TENSOR_PROTO__DATA_TYPE__INT64);
 }
 
 /* Number of places of the window at `out` that count along one axis. */

@@ -15,8 +15,6 @@ static const OnnxOp rows[] = {
 static const struct {
     const char *op_type, *hint;
 } hints[] = {
-    {"LpPool", "use AveragePool"},
-    {"LRN", "leave the normalisation out"},
     {"ImageScaler", "scale the images when the data are read (--mean, --std)"},
 };
 
