@@ -8,6 +8,14 @@
 
 #include "frontend/onnx_file.h"
 
+/* The parts of a tensor along an axis. */
+typedef struct {
+    Value *whole;
+    int axis, count;
+    const int64_t *sizes;
+    bool squeezed; /* the parts have one element along the axis and lack it */
+} Sequence;
+
 typedef struct Operand {
     const char *name;
     bool known; /* false: made by a node that was refused, so nothing else is valid */
@@ -22,6 +30,7 @@ typedef struct Operand {
     int64_t batch_inside;           /* --batch: elements of the batch dimension that belong to one row; 0 = not known */
     double random_low, random_span; /* uniform random numbers that no value holds; span 0: it is none */
     Value *scores, *shown;          /* the result of hiding scores where the mask is 0, on its way to a softmax; else NULL */
+    const Sequence *sequence;       /* then type and shape are those of the whole, and there is no value */
     Value *value;
 } Operand;
 

@@ -428,6 +428,26 @@ static void test_shape_arithmetic(void) {
     finish(made, &result);
 }
 
+static void test_sequence(void) {
+    const char *const last[][2] = {{"SequenceAt", "parts,end"}, {"Relu", "parts"}};
+    for (int i = 0; i < 2; i++) {
+        Made *made = made_new(13);
+        add_input(made, "x", 1, "N,7");
+        add_ints(made, "sizes", 2, (int64_t[]){3, 4});
+        add_ints(made, "end", 1, (int64_t[]){-1});
+        add_int(made, add_node(made, "SplitToSequence", "x,sizes", "parts"), "axis", 1);
+        add_node(made, last[i][0], last[i][1], "y");
+        add_output(made, "y");
+        Result result = import_made(made, 5, "auto");
+        Shape wanted = {.rank = 2, .dim = {5, 4}};
+        if (i == 0)
+            expect(result.ok && shape_equal(result.train->outputs[0].value->shape, wanted), "a part is taken from a sequence", &result);
+        else
+            expect(!result.ok && says(&result, "'parts' has no value"), "a sequence is no tensor", &result);
+        finish(made, &result);
+    }
+}
+
 static void test_rebind(void) {
     Made *made = made_new(13);
     add_input(made, "x", 1, "2,3,4");
@@ -611,6 +631,7 @@ int main(void) {
     test_softmax_loss();
     test_own_loss();
     test_shape_arithmetic();
+    test_sequence();
     test_rebind();
     test_shapes_that_do_not_fit();
     test_additive_mask();
