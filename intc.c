@@ -34,7 +34,7 @@ enum { MAX_DIMS = 32 };
 
 typedef struct {
     const char *input, *output, *emit, *dump_after, *stop_after;
-    bool time_passes, check;
+    bool time_passes, check, real; /* real: --arith=float32 */
     ImportOptions import;
     DimBinding dims[MAX_DIMS];
     PassOptions pass;
@@ -83,10 +83,10 @@ static bool read_graphs(Compilation *c) {
         return false;
     for (int i = 0; i < count; i++)
         c->graph[strcmp(graphs[i]->name, "train") == 0 ? TRAIN : INFER] = graphs[i];
-    bool fits = count == 2 && c->graph[TRAIN] != NULL && c->graph[INFER] != NULL && c->graph[TRAIN]->stage < STAGE_SCALED &&
+    bool fits = count == 2 && c->graph[TRAIN] != NULL && c->graph[INFER] != NULL && c->graph[TRAIN]->stage <= STAGE_UPDATED &&
                 c->graph[INFER]->stage == STAGE_LOWERED;
     if (!fits)
-        diag_error(c->diag, NULL, "expected the graphs train and infer of a stage before 'scaled', as --stop-after writes them");
+        diag_error(c->diag, NULL, "expected the graphs train and infer of a stage up to 'updated', as --stop-after writes them");
     return fits;
 }
 
@@ -136,7 +136,8 @@ static bool run_simplify(Compilation *c) {
 }
 
 static bool run_exponents(Compilation *c) {
-    return pass_exponents(c->graph[TRAIN], &c->options->pass, c->diag) && pass_exponents(c->graph[INFER], &c->options->pass, c->diag);
+    return c->options->real ||
+           (pass_exponents(c->graph[TRAIN], &c->options->pass, c->diag) && pass_exponents(c->graph[INFER], &c->options->pass, c->diag));
 }
 
 /* The state of the inference graph that holds the i-th calibrated exponent. */
@@ -150,6 +151,8 @@ static const Value *slot_value(const Graph *graph, int i) {
 }
 
 static bool run_calibrate(Compilation *c) {
+    if (c->options->real)
+        return true;
     c->graph[CALIBRATE] = c->graph[INFER];
     Value **collected;
     if (!pass_calibrate(c->graph[CALIBRATE], &c->graph[INFER], &collected, &c->slot_count, c->diag))
@@ -164,12 +167,22 @@ static bool run_sweep(Compilation *c) {
     return each(c, pass_dce);
 }
 
+static void refuse_int8(Compilation *c) {
+    static const char *const formats[] = {"int8", "qdq"};
+    for (int i = 0; i < 2; i++)
+        c->models[c->model_count++] = (ModelTemplate){
+            .format = formats[i], .refusal = "a trainer of --arith=float32 has no integers to export; compile with --arith=int"};
+}
+
 static bool run_export(Compilation *c) {
     if (c->file == NULL) /* a text holds no model to export */
         return true;
     if (!onnx_export_float(c->file, c->graph[INFER], c->models, &c->model_count, c->diag))
         return false;
-    onnx_export_int8(c->graph[INFER], c->models, &c->model_count);
+    if (c->options->real)
+        refuse_int8(c);
+    else
+        onnx_export_int8(c->graph[INFER], c->models, &c->model_count);
     return true;
 }
 
@@ -182,7 +195,7 @@ static bool run_fuse(Compilation *c) {
 }
 
 static bool run_memplan(Compilation *c) {
-    return pass_memplan(c->graph, GRAPHS, &c->plan, c->diag);
+    return pass_memplan(c->graph, c->graph[CALIBRATE] != NULL ? GRAPHS : CALIBRATE, &c->plan, c->diag);
 }
 
 static bool (*const run[PASS_COUNT])(Compilation *) = {
@@ -294,6 +307,7 @@ static void print_help(void) {
          "  --batchnorm=MODE        train (default): statistics of the batch; frozen: the running ones\n"
          "  --train=GLOB[,GLOB]     parameters that learn\n"
          "  --freeze=GLOB[,GLOB]    parameters that do not\n"
+         "  --arith=ARITH           int (default); float32: the same trainer in float32, to compare with\n"
          "  --bits=4..8             mantissa bits of matrix and convolution operands\n"
          "  --target=TRIPLE --cpu=CPU --features=LIST --cc=PROGRAM\n"
          "  -O0 .. -O3              optimisation of the generated code (default -O2)\n"
@@ -339,6 +353,7 @@ enum {
     O_TRAIN,
     O_BATCHNORM,
     O_FREEZE,
+    O_ARITH,
     O_BITS,
     O_TARGET,
     O_CPU,
@@ -354,27 +369,17 @@ enum {
 };
 
 static const struct option long_options[] = {
-    {"emit", required_argument, NULL, O_EMIT},
-    {"batch", required_argument, NULL, O_BATCH},
-    {"dim", required_argument, NULL, O_DIM},
-    {"loss", required_argument, NULL, O_LOSS},
-    {"output", required_argument, NULL, O_OUTPUT},
-    {"batchnorm", required_argument, NULL, O_BATCHNORM},
-    {"train", required_argument, NULL, O_TRAIN},
-    {"freeze", required_argument, NULL, O_FREEZE},
-    {"bits", required_argument, NULL, O_BITS},
-    {"target", required_argument, NULL, O_TARGET},
-    {"cpu", required_argument, NULL, O_CPU},
-    {"features", required_argument, NULL, O_FEATURES},
-    {"cc", required_argument, NULL, O_CC},
-    {"dump-after", required_argument, NULL, O_DUMP},
-    {"stop-after", required_argument, NULL, O_STOP},
-    {"time-passes", no_argument, NULL, O_TIME},
-    {"list-passes", no_argument, NULL, O_LIST_PASSES},
-    {"list-ops", no_argument, NULL, O_LIST_OPS},
-    {"help", no_argument, NULL, O_HELP},
-    {"version", no_argument, NULL, O_VERSION},
-    {0},
+    {"emit", required_argument, NULL, O_EMIT},         {"batch", required_argument, NULL, O_BATCH},
+    {"dim", required_argument, NULL, O_DIM},           {"loss", required_argument, NULL, O_LOSS},
+    {"output", required_argument, NULL, O_OUTPUT},     {"batchnorm", required_argument, NULL, O_BATCHNORM},
+    {"train", required_argument, NULL, O_TRAIN},       {"freeze", required_argument, NULL, O_FREEZE},
+    {"arith", required_argument, NULL, O_ARITH},       {"bits", required_argument, NULL, O_BITS},
+    {"target", required_argument, NULL, O_TARGET},     {"cpu", required_argument, NULL, O_CPU},
+    {"features", required_argument, NULL, O_FEATURES}, {"cc", required_argument, NULL, O_CC},
+    {"dump-after", required_argument, NULL, O_DUMP},   {"stop-after", required_argument, NULL, O_STOP},
+    {"time-passes", no_argument, NULL, O_TIME},        {"list-passes", no_argument, NULL, O_LIST_PASSES},
+    {"list-ops", no_argument, NULL, O_LIST_OPS},       {"help", no_argument, NULL, O_HELP},
+    {"version", no_argument, NULL, O_VERSION},         {0},
 };
 
 /* Takes one option; -1: go on, else the exit status. */
@@ -428,6 +433,11 @@ static int take_option(Options *o, Arena *arena, int option) {
     case O_FREEZE:
         o->pass.freeze = optarg;
         return -1;
+    case O_ARITH:
+        if (strcmp(optarg, "int") != 0 && strcmp(optarg, "float32") != 0)
+            return usage("--arith=%s: expected int or float32", optarg);
+        o->real = strcmp(optarg, "float32") == 0;
+        return -1;
     case O_BITS:
         if (!number(optarg, 4, 8, &n))
             return usage("--bits=%s: expected 4 to 8", optarg);
@@ -475,7 +485,8 @@ static int take_option(Options *o, Arena *arena, int option) {
 
 /* The options that shape the trainer, as its `info` prints them. */
 static char *summary(Arena *arena, const Options *o) {
-    char *text = arena_printf(arena, "--loss=%s --bits=%d", o->import.loss, o->pass.bits);
+    char *text = arena_printf(arena, "--loss=%s", o->import.loss);
+    text = o->real ? arena_printf(arena, "%s --arith=float32", text) : arena_printf(arena, "%s --bits=%d", text, o->pass.bits);
     if (o->import.batch > 0)
         text = arena_printf(arena, "%s --batch=%lld", text, (long long)o->import.batch);
     for (int i = 0; i < o->import.dim_count; i++)
@@ -513,6 +524,10 @@ static int parse_options(int argc, char **argv, Options *o, Arena *arena) {
     o->input = argv[optind];
     if (!o->check && o->output == NULL)
         return usage("%s", "-o FILE is required");
+    if (o->real && o->pass.bits != 0)
+        return usage("%s", "--bits belongs to --arith=int: float32 has no mantissas to shorten");
+    if (o->pass.bits == 0)
+        o->pass.bits = 8;
     o->import.dims = o->dims;
     o->import.training = true;
     o->summary = summary(arena, o);
@@ -521,7 +536,7 @@ static int parse_options(int argc, char **argv, Options *o, Arena *arena) {
 
 int main(int argc, char **argv) {
     Arena *arena = arena_new();
-    Options options = {.emit = "exe", .import.loss = "auto", .pass.bits = 8, .target.opt_level = 2};
+    Options options = {.emit = "exe", .import.loss = "auto", .target.opt_level = 2};
     int status = parse_options(argc, argv, &options, arena);
     if (status < 0) {
         Diag *diag = diag_new(options.input);

@@ -183,7 +183,7 @@ LLVMTypeRef element_type(const Codegen *cg, Type type) {
     case T_I64:
         return cg->i64;
     case T_REAL:
-        break;
+        return cg->f32;
     }
     internal_error("codegen met a value without a type");
 }
@@ -374,15 +374,30 @@ void if_end(Codegen *cg, Branch *branch) {
 
 /* --- arithmetic --- */
 
+bool is_float(LLVMValueRef x) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    if (LLVMGetTypeKind(type) == LLVMVectorTypeKind)
+        type = LLVMGetElementType(type);
+    return LLVMGetTypeKind(type) == LLVMFloatTypeKind || LLVMGetTypeKind(type) == LLVMDoubleTypeKind;
+}
+
+static LLVMValueRef fast(LLVMValueRef x) {
+    if (LLVMIsAInstruction(x) != NULL)
+        LLVMSetFastMathFlags(x, LLVMFastMathAllowReassoc | LLVMFastMathAllowContract | LLVMFastMathNoSignedZeros);
+    return x;
+}
+
 int bits_of(LLVMValueRef x) {
     return (int)LLVMGetIntTypeWidth(LLVMTypeOf(x));
 }
 
 LLVMValueRef const_like(LLVMValueRef x, int64_t value) {
-    return LLVMConstInt(LLVMTypeOf(x), (unsigned long long)value, true);
+    return is_float(x) ? LLVMConstReal(LLVMTypeOf(x), (double)value) : LLVMConstInt(LLVMTypeOf(x), (unsigned long long)value, true);
 }
 
 LLVMValueRef as_bits(Codegen *cg, LLVMValueRef x, int bits) {
+    if (is_float(x))
+        return x;
     LLVMTypeRef type = LLVMIntTypeInContext(cg->context, (unsigned)bits);
     int have = bits_of(x);
     return have == bits ? x : have < bits ? LLVMBuildSExt(cg->builder, x, type, "") : LLVMBuildTrunc(cg->builder, x, type, "");
@@ -395,15 +410,15 @@ LLVMValueRef as_unsigned(Codegen *cg, LLVMValueRef x, int bits) {
 }
 
 LLVMValueRef add(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildAdd(cg->builder, a, b, "");
+    return is_float(a) ? fast(LLVMBuildFAdd(cg->builder, a, b, "")) : LLVMBuildAdd(cg->builder, a, b, "");
 }
 
 LLVMValueRef sub(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildSub(cg->builder, a, b, "");
+    return is_float(a) ? fast(LLVMBuildFSub(cg->builder, a, b, "")) : LLVMBuildSub(cg->builder, a, b, "");
 }
 
 LLVMValueRef mul(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildMul(cg->builder, a, b, "");
+    return is_float(a) ? fast(LLVMBuildFMul(cg->builder, a, b, "")) : LLVMBuildMul(cg->builder, a, b, "");
 }
 
 LLVMValueRef add_const(Codegen *cg, LLVMValueRef a, int64_t b) {
@@ -422,7 +437,29 @@ LLVMValueRef urem_by(Codegen *cg, LLVMValueRef a, int64_t b) {
     return b == 1 ? const_like(a, 0) : LLVMBuildURem(cg->builder, a, const_like(a, b), "");
 }
 
+/* Comparisons with a NaN are false, != is true. */
+static LLVMRealPredicate float_predicate(LLVMIntPredicate predicate) {
+    switch (predicate) {
+    case LLVMIntEQ:
+        return LLVMRealOEQ;
+    case LLVMIntNE:
+        return LLVMRealUNE;
+    case LLVMIntSGT:
+        return LLVMRealOGT;
+    case LLVMIntSGE:
+        return LLVMRealOGE;
+    case LLVMIntSLT:
+        return LLVMRealOLT;
+    case LLVMIntSLE:
+        return LLVMRealOLE;
+    default:
+        internal_error("codegen: floats have no unsigned comparison");
+    }
+}
+
 LLVMValueRef compare(Codegen *cg, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
+    if (is_float(a))
+        return LLVMBuildFCmp(cg->builder, float_predicate(predicate), a, b, "");
     return LLVMBuildICmp(cg->builder, predicate, a, b, "");
 }
 
@@ -462,4 +499,8 @@ LLVMValueRef umax(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
 
 LLVMValueRef magnitude(Codegen *cg, LLVMValueRef a) {
     return binary_intrinsic(cg, "llvm.abs", a, LLVMConstInt(cg->i1, 0, false));
+}
+
+LLVMValueRef negate(Codegen *cg, LLVMValueRef a) {
+    return is_float(a) ? LLVMBuildFNeg(cg->builder, a, "") : LLVMBuildNeg(cg->builder, a, "");
 }

@@ -7,7 +7,10 @@
  *
  * Where the dot instruction takes unsigned rows (VNNI), rows are staged plus 128 and 128 times the column's sum is taken off: sums wrap, so
  * this is exact. Loads may read up to 63 bytes past an operand: scratch lies behind all values, and what is read there meets zero weights
- * or lands in columns that are not stored. */
+ * or lands in columns that are not stored.
+ *
+ * Floats (--arith=float32) go the same way: a group is one float, and the dot a fused multiplication and addition. All strides of operands
+ * are in bytes, of results in elements. */
 #ifndef INTC_CODEGEN_CONTRACT_H
 #define INTC_CODEGEN_CONTRACT_H
 
@@ -17,23 +20,38 @@ enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 32, SLOTS = 16, SLACK = 
 /* 131071 products of at most 128 * 128 fit in an i32. */
 enum { MAX_I32_TERMS = 131071 };
 
-typedef enum { DOT_VNNI512, DOT_VNNI256, DOT_MADD512, DOT_MADD256, DOT_MADD128, DOT_GENERIC, DOT_LANES } DotKind;
+typedef enum {
+    DOT_VNNI512,
+    DOT_VNNI256,
+    DOT_MADD512,
+    DOT_MADD256,
+    DOT_MADD128,
+    DOT_GENERIC,
+    DOT_LANES,
+    DOT_FLOAT,
+    DOT_FLOAT_LANES
+} DotKind;
 
 typedef struct {
     DotKind kind;
     int quad;         /* elements of K in a group */
     int bytes;        /* of a staged element */
-    int lanes;        /* i32 lanes of a vector */
+    int lanes;        /* 32-bit lanes of a vector */
     int panel;        /* columns of a panel: one vector of 8 or 16 lanes, or several of 4 */
     int accumulators; /* vectors that fit in registers beside the operands */
     bool biased;      /* rows are staged plus 128 */
 } Dot;
 
-/* The best one for so many columns. */
-Dot dot_for(const Codegen *cg, int64_t columns);
+/* The best one for so many columns of a type. */
+Dot dot_for(const Codegen *cg, int64_t columns, Type type);
 /* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column], plain multiplications. The columns of a row
  * are adjacent elements, behind the address that other kinds broadcast from. */
-Dot dot_lanes(const Codegen *cg);
+Dot dot_lanes(const Codegen *cg, Type type);
+/* Whether the columns of a row are adjacent. */
+bool dot_is_lanes(const Dot *dot);
+/* An element of an operand before staging: i8 or float. */
+LLVMTypeRef dot_element(const Codegen *cg, const Dot *dot);
+int64_t dot_source(const Dot *dot); /* its bytes */
 /* Bytes of one group. */
 int64_t dot_group(const Dot *dot);
 /* acc + dot of the groups in a (all lanes the same) and b. */
@@ -116,9 +134,9 @@ void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRe
 /* Sums of the columns of a panel times factor, as panel / lanes vectors. */
 void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums);
 
-/* n i8 elements to staged row elements. */
+/* n elements to staged row elements. */
 void stage_run(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, int64_t n);
-/* One staged row element from an i8. */
+/* One staged row element. */
 void stage_one(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to);
 /* quad runs of n elements, interleaved; valid (may be NULL): i1 each, false gives zero. rows: staged as rows, else as columns. Touches
  * exactly n elements of each. */

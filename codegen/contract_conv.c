@@ -1,6 +1,6 @@
 /* conv and conv_dgrad: each task stages one padded image at a time and runs products over windows of it. Both are the same walk: dgrad
  * splits the result by its position modulo the stride into phases, each a convolution of dy with the taps that reach it. Needs planned
- * values of i8 in any order; writes the i32 or i64 result. 1-D and 2-D are 3-D with sizes of 1. */
+ * values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
 #include <stdlib.h>
@@ -28,7 +28,7 @@ typedef struct {
     int64_t batch, channels, groups; /* channels of the source */
     int64_t terms, columns;          /* channels of a group that are summed over, and that come out */
     int64_t size[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
-    int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), result */
+    int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), both in bytes, and result */
     int64_t low[3], staged[3];   /* padding before, and padded size */
     int64_t pixel, step[3];      /* bytes of a staged pixel and from one pixel to the next */
     int64_t image;               /* bytes of a staged image */
@@ -46,9 +46,10 @@ static void describe(const Codegen *cg, Conv *conv) {
     conv->groups = attr_int(node, "group", 1);
     conv->terms = conv->source->shape.dim[1] / conv->groups;
     conv->columns = conv->result->shape.dim[1] / conv->groups;
-    conv->dot = dot_for(cg, conv->columns);
+    Type type = conv->source->type;
+    conv->dot = dot_for(cg, conv->columns, type);
     if (conv->groups > 1 && conv->terms == 1 && conv->columns == 1) {
-        conv->dot = dot_lanes(cg);
+        conv->dot = dot_lanes(cg, type);
         conv->columns = conv->channels;
         conv->groups = 1;
     }
@@ -61,6 +62,10 @@ static void describe(const Codegen *cg, Conv *conv) {
     window_strides(conv->source, conv->xs);
     window_strides(conv->weight, conv->ws);
     window_strides(conv->result, conv->ys);
+    for (int i = 0; i < 5; i++) {
+        conv->xs[i] *= dot_source(&conv->dot);
+        conv->ws[i] *= dot_source(&conv->dot);
+    }
 }
 
 /* --- phases --- */
@@ -203,7 +208,7 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
         piece->c += phase[i].first * conv->ys[2 + i] * type_bytes(conv->result->type);
     }
     product_groups(&product, offsets, groups);
-    int64_t column_stride = conv->backward && conv->dot.kind != DOT_LANES ? conv->ws[1] : conv->ws[0];
+    int64_t column_stride = conv->backward && !dot_is_lanes(&conv->dot) ? conv->ws[1] : conv->ws[0];
     piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0};
     piece->code = product_new(cg, dot, &product);
     piece->b = conv->b_bytes;
@@ -272,7 +277,8 @@ static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
 }
 
 static bool channels_last(const Conv *conv) {
-    return (conv->channels == 1 || conv->xs[1] == 1) && (conv->size[2] == 1 || conv->xs[4] == conv->channels);
+    int64_t bytes = dot_source(&conv->dot);
+    return (conv->channels == 1 || conv->xs[1] == bytes) && (conv->size[2] == 1 || conv->xs[4] == conv->channels * bytes);
 }
 
 static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMValueRef staged) {

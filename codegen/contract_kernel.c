@@ -45,7 +45,19 @@ static bool prefers_256(const Codegen *cg, int64_t columns) {
     return columns <= (strncmp(cg->cpu, "znver", 5) == 0 ? 24 : 8);
 }
 
-Dot dot_for(const Codegen *cg, int64_t columns) {
+/* Floats: 16 lanes fill a register of 512 bits. */
+static Dot float_dot(const Codegen *cg, int64_t columns) {
+    bool narrow = prefers_256(cg, columns);
+    if (target_has(cg, "avx512f") && target_has(cg, "avx512vl"))
+        return narrow ? (Dot){DOT_FLOAT, 1, 4, 8, 8, 28, false} : (Dot){DOT_FLOAT, 1, 4, 16, 16, 28, false};
+    if (target_has(cg, "avx2"))
+        return (Dot){DOT_FLOAT, 1, 4, 8, 8, 12, false};
+    return (Dot){DOT_FLOAT, 1, 4, 4, columns > 8 ? 16 : columns > 4 ? 8 : 4, 12, false};
+}
+
+Dot dot_for(const Codegen *cg, int64_t columns, Type type) {
+    if (type == T_REAL)
+        return float_dot(cg, columns);
     bool x86 = strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;
     bool wide = x86 && target_has(cg, "avx512bw") && target_has(cg, "avx512vl");
     bool narrow = prefers_256(cg, columns);
@@ -63,11 +75,31 @@ Dot dot_for(const Codegen *cg, int64_t columns) {
     return (Dot){DOT_GENERIC, 1, 2, 4, panel, 16, false};
 }
 
-Dot dot_lanes(const Codegen *cg) {
-    if (target_has(cg, "avx512bw") && target_has(cg, "avx512vl"))
+Dot dot_lanes(const Codegen *cg, Type type) {
+    bool avx512 = target_has(cg, "avx512bw") && target_has(cg, "avx512vl"), avx2 = target_has(cg, "avx2");
+    if (type == T_REAL && avx512)
+        return (Dot){DOT_FLOAT_LANES, 1, 4, 16, 16, 24, false};
+    if (type == T_REAL)
+        return (Dot){DOT_FLOAT_LANES, 1, 4, avx2 ? 8 : 4, 8, 8, false};
+    if (avx512)
         return (Dot){DOT_LANES, 1, 1, 16, 16, 24, false};
-    bool avx2 = target_has(cg, "avx2");
     return (Dot){DOT_LANES, 1, 1, avx2 ? 8 : 4, 8, 8, false};
+}
+
+bool dot_is_lanes(const Dot *dot) {
+    return dot->kind == DOT_LANES || dot->kind == DOT_FLOAT_LANES;
+}
+
+static bool is_real(const Dot *dot) {
+    return dot->kind == DOT_FLOAT || dot->kind == DOT_FLOAT_LANES;
+}
+
+LLVMTypeRef dot_element(const Codegen *cg, const Dot *dot) {
+    return is_real(dot) ? cg->f32 : cg->i8;
+}
+
+int64_t dot_source(const Dot *dot) {
+    return is_real(dot) ? 4 : 1;
 }
 
 /* No dot instruction: elements are extended to 32 bits and multiplied. */
@@ -80,7 +112,7 @@ int64_t dot_group(const Dot *dot) {
 }
 
 LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot) {
-    return LLVMVectorType(cg->i32, (unsigned)dot->lanes);
+    return LLVMVectorType(is_real(dot) ? cg->f32 : cg->i32, (unsigned)dot->lanes);
 }
 
 /* Column groups in a register: i32 lanes that hold a group each, or sign-extended elements without a dot instruction. */
@@ -94,6 +126,10 @@ LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address)
 }
 
 static LLVMValueRef load_row_group(Codegen *cg, const Dot *dot, LLVMValueRef address) {
+    if (dot->kind == DOT_FLOAT_LANES)
+        return load_bytes(cg, dot_accumulator(cg, dot), address, 4);
+    if (dot->kind == DOT_FLOAT)
+        return splat(cg, load_bytes(cg, cg->f32, address, 4), (unsigned)dot->lanes);
     if (dot->kind == DOT_LANES) {
         LLVMValueRef narrow = load_bytes(cg, LLVMVectorType(cg->i8, (unsigned)dot->lanes), address, 1);
         return LLVMBuildSExt(cg->builder, narrow, dot_accumulator(cg, dot), "");
@@ -115,6 +151,9 @@ LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRe
                                        [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512",
                                        [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
                                        [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd"};
+    LLVMTypeRef type = dot_accumulator(cg, dot);
+    if (is_real(dot))
+        return intrinsic(cg, "llvm.fmuladd", &type, 1, (LLVMValueRef[]){a, b, acc}, 3);
     if (multiplies(dot))
         return add(cg, acc, mul(cg, a, b));
     if (dot->biased)
@@ -204,8 +243,8 @@ static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_of
         int64_t at = row / micro->tile[1] * tile_axis(micro, 0)->a + row % micro->tile[1] * tile_axis(micro, 1)->a;
         LLVMValueRef a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at));
         for (int i = 0; i < width; i++) {
-            if (dot->kind == DOT_LANES && i > 0)
-                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at + (int64_t)i * dot->lanes));
+            if (dot_is_lanes(dot) && i > 0)
+                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at + (int64_t)i * dot->lanes * dot->bytes));
             micro->acc[row * width + i] = dot_emit(cg, dot, micro->acc[row * width + i], a, columns[i]);
         }
     }
@@ -554,7 +593,7 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
         code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles);
     if (last > 0)
         code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
-    code.block_a = dot->kind == DOT_LANES ? (int64_t)wide * dot->panel : 0;
+    code.block_a = dot_is_lanes(dot) ? (int64_t)wide * dot->panel * dot->bytes : 0;
     code.block_b = wide * step;
     code.block_init = (int64_t)wide * dot->panel * 4;
     code.block_c = wide * product.panel_stride * type_bytes(product.type);

@@ -1,5 +1,6 @@
 /* matmul: both operands staged, then one product over blocks of panels and row tiles. Leading dimensions that only the row operand has are
- * rows; others are batches, each staged and multiplied by one task. Needs planned values of i8; writes the i32 or i64 result. */
+ * rows; others are batches, each staged and multiplied by one task. Needs planned values of i8 or floats; writes the
+ * i32, i64 or float result. */
 #include "codegen/contract.h"
 
 #include <string.h>
@@ -15,7 +16,7 @@ typedef struct {
     const Node *node;
     Dot dot;
     int64_t m, k, n;
-    int64_t am, ak, bk, bn, cm, cn; /* strides in elements */
+    int64_t am, ak, bk, bn, cm, cn; /* strides: of a and b in bytes, of c in elements */
     int leads;
     int64_t lead[MAX_RANK], a_lead[MAX_RANK], b_lead[MAX_RANK], c_lead[MAX_RANK];
     int64_t batches;
@@ -33,10 +34,14 @@ static int64_t lead_stride(const Value *value, const int64_t *stride, int rank, 
 
 static void describe(Gemm *gemm) {
     const Value *a = gemm->node->in[0], *b = gemm->node->in[1], *c = gemm->node->out[0];
-    int64_t sa[MAX_RANK], sb[MAX_RANK], sc[MAX_RANK];
+    int64_t sa[MAX_RANK] = {0}, sb[MAX_RANK] = {0}, sc[MAX_RANK];
     value_strides(a, sa);
     value_strides(b, sb);
     value_strides(c, sc);
+    for (int i = 0; i < MAX_RANK; i++) {
+        sa[i] *= dot_source(&gemm->dot);
+        sb[i] *= dot_source(&gemm->dot);
+    }
     int ra = a->shape.rank, rb = b->shape.rank, rc = c->shape.rank;
     int ta = attr_int(gemm->node, "ta", 0) != 0, tb = attr_int(gemm->node, "tb", 0) != 0;
     gemm->m = c->shape.dim[rc - 2];
@@ -82,7 +87,7 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
     const Dot *dot = &gemm->dot;
     Type type = gemm->node->out[0]->type;
     int64_t most = type == T_I64 ? MAX_I32_TERMS / dot->quad * dot->quad : gemm->k;
-    gemm->interleaved = gemm->ak != 1 && gemm->k > 1 && gemm->am == 1;
+    gemm->interleaved = gemm->ak != dot_source(dot) && gemm->k > 1 && gemm->am == dot_source(dot);
     gemm->pitch = round_up(gemm->k, dot->quad) * dot->bytes;
     gemm->a_bytes = round_up(gemm->m * gemm->pitch + SLACK, INTC_ARENA_ALIGN);
     gemm->slice_count = (int)((gemm->k + most - 1) / most);
@@ -133,7 +138,7 @@ static void stage_unit(Codegen *cg, const Gemm *gemm, LLVMValueRef source, LLVMV
         return;
     }
     LLVMValueRef from = byte_at(cg, source, mul_by(cg, unit, gemm->am)), to = byte_at(cg, staged, mul_by(cg, unit, gemm->pitch));
-    if (gemm->ak == 1 || gemm->k == 1) {
+    if (gemm->ak == dot_source(dot) || gemm->k == 1) {
         stage_run(cg, dot, from, to, gemm->k);
         return;
     }
@@ -231,8 +236,9 @@ void emit_matmul(Codegen *cg, const Node *node) {
     Gemm gemm = {
         .node = node,
     };
+    const Value *c = node->out[0];
+    gemm.dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0]->type);
     describe(&gemm);
-    gemm.dot = dot_for(cg, gemm.n);
     merge_leads(&gemm);
     plan_slices(cg, &gemm);
     if (gemm.batches == 1)

@@ -1,4 +1,4 @@
-/* Staging of row operands and packing of column operands (contract.h), inside a kernel. Sources are i8. */
+/* Staging of row operands and packing of column operands (contract.h), inside a kernel. Sources are i8 or floats. */
 #include "codegen/contract.h"
 
 #include <string.h>
@@ -27,10 +27,12 @@ void window_dims(int rank, const int64_t *list, int64_t absent, int64_t to[3]) {
 
 /* --- staging --- */
 
-/* A vector (or scalar) of i8 as staged elements; rows are biased, columns are not. */
+/* A vector (or scalar) of source elements as staged ones; rows are biased, columns are not. */
 static LLVMValueRef staged(Codegen *cg, const Dot *dot, LLVMValueRef x, bool rows) {
     LLVMTypeRef type = LLVMTypeOf(x);
     bool vector = LLVMGetTypeKind(type) == LLVMVectorTypeKind;
+    if (is_float(x))
+        return x;
     if (dot->bytes == 2)
         return LLVMBuildSExt(cg->builder, x, vector ? LLVMVectorType(cg->i16, LLVMGetVectorSize(type)) : cg->i16, "");
     if (!rows || !dot->biased)
@@ -44,7 +46,8 @@ static LLVMValueRef staged(Codegen *cg, const Dot *dot, LLVMValueRef x, bool row
 }
 
 void stage_one(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to) {
-    store_bytes(cg, staged(cg, dot, load_bytes(cg, cg->i8, source, 1), true), to, (unsigned)dot->bytes);
+    LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), source, (unsigned)dot_source(dot));
+    store_bytes(cg, staged(cg, dot, x, true), to, (unsigned)dot->bytes);
 }
 
 static int64_t chunk_of(int64_t n, int64_t most) {
@@ -55,8 +58,8 @@ static int64_t chunk_of(int64_t n, int64_t most) {
 }
 
 static void stage_chunk(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, LLVMValueRef at, int64_t chunk) {
-    LLVMTypeRef type = LLVMVectorType(cg->i8, (unsigned)chunk);
-    LLVMValueRef x = load_bytes(cg, type, byte_at(cg, source, at), 1);
+    LLVMTypeRef type = LLVMVectorType(dot_element(cg, dot), (unsigned)chunk);
+    LLVMValueRef x = load_bytes(cg, type, byte_at(cg, source, mul_by(cg, at, dot_source(dot))), (unsigned)dot_source(dot));
     store_bytes(cg, staged(cg, dot, x, true), byte_at(cg, to, mul_by(cg, at, dot->bytes)), (unsigned)dot->bytes);
 }
 
@@ -82,14 +85,14 @@ static LLVMValueRef zip(Codegen *cg, LLVMValueRef a, LLVMValueRef b, unsigned un
 
 static void interleave_chunk(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to,
                              LLVMValueRef at, int64_t chunk, bool rows) {
-    LLVMTypeRef type = LLVMVectorType(cg->i8, (unsigned)chunk);
+    LLVMTypeRef type = LLVMVectorType(dot_element(cg, dot), (unsigned)chunk);
     LLVMValueRef x[4] = {NULL};
     for (int i = 0; i < dot->quad; i++) {
         if (sources[i] == NULL) {
             x[i] = LLVMConstNull(type);
             continue;
         }
-        x[i] = load_bytes(cg, type, byte_at(cg, sources[i], at), 1);
+        x[i] = load_bytes(cg, type, byte_at(cg, sources[i], mul_by(cg, at, dot_source(dot))), (unsigned)dot_source(dot));
         if (valid != NULL)
             x[i] = choose(cg, valid[i], x[i], LLVMConstNull(type));
     }
@@ -142,19 +145,20 @@ static void pack_rows(Codegen *cg, const Dot *dot, const Columns *columns, LLVMV
 /* One column whose K is regular, from group `done` on: groups of adjacent bytes are moved as a word. */
 static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *columns, int64_t done, LLVMValueRef source, LLVMValueRef to) {
     int64_t full = columns->k / dot->quad, group = panel_bytes(dot, 1), stride = columns->k_stride;
-    LLVMTypeRef word = LLVMVectorType(cg->i8, (unsigned)dot->quad);
+    int64_t bytes = dot_source(dot);
+    LLVMTypeRef element = dot_element(cg, dot), word = LLVMVectorType(element, (unsigned)dot->quad);
     Loop loop = loop_begin(cg, const64(cg, done), const64(cg, full));
     LLVMValueRef from = byte_at(cg, source, mul_by(cg, loop.index, dot->quad * stride));
     LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, group));
-    if (stride == 1)
-        store_bytes(cg, staged(cg, dot, load_bytes(cg, word, from, 1), false), at, (unsigned)dot_group(dot));
-    for (int i = 0; stride != 1 && i < dot->quad; i++)
-        store_column(cg, dot, load_bytes(cg, cg->i8, byte_at_const(cg, from, i * stride), 1), at, i);
+    if (stride == bytes)
+        store_bytes(cg, staged(cg, dot, load_bytes(cg, word, from, (unsigned)bytes), false), at, (unsigned)dot_group(dot));
+    for (int i = 0; stride != bytes && i < dot->quad; i++)
+        store_column(cg, dot, load_bytes(cg, element, byte_at_const(cg, from, i * stride), (unsigned)bytes), at, i);
     loop_end(cg, &loop);
     int64_t rest = columns->k % dot->quad;
     for (int i = 0; rest != 0 && i < dot->quad; i++) {
-        LLVMValueRef byte = byte_at_const(cg, source, (full * dot->quad + i) * stride);
-        LLVMValueRef x = i < rest ? load_bytes(cg, cg->i8, byte, 1) : LLVMConstInt(cg->i8, 0, false);
+        LLVMValueRef place = byte_at_const(cg, source, (full * dot->quad + i) * stride);
+        LLVMValueRef x = i < rest ? load_bytes(cg, element, place, (unsigned)bytes) : LLVMConstNull(element);
         store_column(cg, dot, x, byte_at_const(cg, to, full * group), i);
     }
 }
@@ -185,13 +189,14 @@ static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns,
                             LLVMValueRef packed) {
     unsigned size = (unsigned)dot->panel, elements = size * (unsigned)dot->quad;
     int64_t squares = columns->k / elements;
-    LLVMTypeRef bytes = LLVMVectorType(cg->i8, elements), words = LLVMVectorType(cg->i32, size);
+    LLVMTypeRef row_type = LLVMVectorType(dot_element(cg, dot), elements), words = LLVMVectorType(cg->i32, size);
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, squares));
-    LLVMValueRef at = byte_at(cg, source, mul_by(cg, loop.index, elements)), row[MAX_PANEL];
+    LLVMValueRef at = byte_at(cg, source, mul_by(cg, loop.index, elements * dot_source(dot))), row[MAX_PANEL];
     LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, panel_bytes(dot, size)));
     for (unsigned i = 0; i < size; i++) {
         LLVMValueRef column = smin(cg, add_const(cg, mul_by(cg, panel, size), i), const64(cg, columns->columns - 1));
-        LLVMValueRef x = load_bytes(cg, bytes, byte_at(cg, at, mul_by(cg, column, columns->column_stride)), 1);
+        LLVMValueRef from = byte_at(cg, at, mul_by(cg, column, columns->column_stride));
+        LLVMValueRef x = load_bytes(cg, row_type, from, (unsigned)dot_source(dot));
         row[i] = LLVMBuildBitCast(cg->builder, staged(cg, dot, x, false), words, "");
     }
     transpose(cg, row, size);
@@ -210,8 +215,8 @@ static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *column
         LLVMValueRef offset = load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * i), 4);
         LLVMValueRef none = compare(cg, LLVMIntSLT, offset, const32(cg, 0));
         LLVMValueRef place = as_bits(cg, smax(cg, offset, const32(cg, 0)), 64);
-        LLVMValueRef x = load_bytes(cg, cg->i8, byte_at(cg, source, place), 1);
-        store_column(cg, dot, choose(cg, none, LLVMConstInt(cg->i8, 0, false), x), at, i);
+        LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), byte_at(cg, source, place), (unsigned)dot_source(dot));
+        store_column(cg, dot, choose(cg, none, LLVMConstNull(dot_element(cg, dot)), x), at, i);
     }
     loop_end(cg, &loop);
 }
@@ -235,11 +240,11 @@ void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups
 
 void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
                 LLVMValueRef init) {
-    if (columns->lanes == NULL && columns->column_stride == 1) {
-        pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel)), packed);
+    if (columns->lanes == NULL && columns->column_stride == dot_source(dot)) {
+        pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel * dot_source(dot))), packed);
     } else {
         int64_t done = 0;
-        if (columns->lanes == NULL && columns->k_stride == 1 && dot_group(dot) == 4)
+        if (columns->lanes == NULL && columns->k_stride == dot_source(dot) && dot_group(dot) == 4)
             done = pack_squares(cg, dot, columns, source, panel, packed);
         Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
         LLVMValueRef column = add(cg, mul_by(cg, panel, dot->panel), loop.index);

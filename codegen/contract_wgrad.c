@@ -1,7 +1,7 @@
 /* conv_wgrad: rows are (tap, channel) of x, columns are channels of dy, K runs over pixels and images. `quad` images are interleaved, so
  * that a group of K is the same pixel of as many images and every tap is a constant offset. Images come in chunks that fit a cache; each
  * chunk is staged and then added to sums [slice][group][panel][row][column], which are brought to the order of the weights at the end.
- * Needs planned values of i8 in any order; writes the i32 or i64 result. 1-D and 2-D are 3-D with sizes of 1. */
+ * Needs planned values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ typedef struct {
     int64_t batch, groups, total; /* total: channels of x */
     int64_t channels, columns;    /* of x and of dy in a group */
     int64_t size[3], out[3], kernel[3], stride[3], low[3], dilation[3], staged[3];
-    int64_t xs[5], ys[5], ws[5];  /* strides N C D H W; of w O I D H W */
+    int64_t xs[5], ys[5], ws[5];  /* strides N C D H W, of x and dy in bytes; of w O I D H W */
     int64_t pixel, step[3];       /* bytes of a staged pixel of `quad` images, and to the next pixel */
     int64_t image;                /* bytes of `quad` staged images */
     int64_t pixels;               /* of dy */
@@ -38,9 +38,10 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->groups = attr_int(node, "group", 1);
     wgrad->channels = wgrad->x->shape.dim[1] / wgrad->groups;
     wgrad->columns = wgrad->dy->shape.dim[1] / wgrad->groups;
-    wgrad->dot = dot_for(cg, wgrad->columns);
+    Type type = wgrad->x->type;
+    wgrad->dot = dot_for(cg, wgrad->columns, type);
     if (wgrad->groups > 1 && wgrad->channels == 1 && wgrad->columns == 1) {
-        wgrad->dot = dot_lanes(cg);
+        wgrad->dot = dot_lanes(cg, type);
         wgrad->columns = wgrad->total;
         wgrad->groups = 1;
     }
@@ -53,6 +54,10 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     window_strides(wgrad->x, wgrad->xs);
     window_strides(wgrad->dy, wgrad->ys);
     window_strides(wgrad->w, wgrad->ws);
+    for (int i = 0; i < 5; i++) {
+        wgrad->xs[i] *= dot_source(&wgrad->dot);
+        wgrad->ys[i] *= dot_source(&wgrad->dot);
+    }
     for (int i = 0; i < 3; i++) {
         int64_t reach = (wgrad->out[i] - 1) * wgrad->stride[i] + (wgrad->kernel[i] - 1) * wgrad->dilation[i] + 1;
         int64_t least = wgrad->size[i] + wgrad->low[i];
@@ -196,8 +201,8 @@ static void offset_images(Codegen *cg, const Wgrad *wgrad, const Images *images,
         to[i] = byte_at(cg, images->at[i], offset);
 }
 
-static bool contiguous(const int64_t *stride, int64_t channels, int64_t width) {
-    return (channels == 1 || stride[1] == 1) && (width == 1 || stride[4] == channels);
+static bool contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width) {
+    return (channels == 1 || stride[1] == bytes) && (width == 1 || stride[4] == channels * bytes);
 }
 
 static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
@@ -211,7 +216,7 @@ static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValue
                              mul_by(cg, add_const(cg, high.index, wgrad->low[1]), wgrad->step[1]));
     LLVMValueRef row = byte_at(cg, to, add_const(cg, place, wgrad->low[2] * wgrad->step[2]));
     offset_images(cg, wgrad, &images, offset, sources);
-    if (contiguous(wgrad->xs, wgrad->total, wgrad->size[2])) {
+    if (contiguous(wgrad->xs, dot_source(dot), wgrad->total, wgrad->size[2])) {
         stage_interleaved(cg, dot, sources, NULL, row, wgrad->size[2] * wgrad->total, true);
     } else {
         Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->total));
@@ -236,8 +241,8 @@ static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, L
     LLVMValueRef at = add(cg, mul_by(cg, group.index, wgrad->panels), panel.index), sources[4];
     at = byte_at(cg, to, mul_by(cg, at, panel_step));
     LLVMValueRef first = mul_by(cg, panel.index, wgrad->dot.panel), base = mul_by(cg, group.index, wgrad->columns);
-    if (wgrad->ys[1] == 1) {
-        offset_images(cg, wgrad, images, add(cg, offset, add(cg, base, first)), sources);
+    if (wgrad->ys[1] == dot_source(dot)) {
+        offset_images(cg, wgrad, images, add(cg, offset, mul_by(cg, add(cg, base, first), dot_source(dot))), sources);
         stage_interleaved(cg, dot, sources, images->all ? NULL : images->valid, at, wgrad->dot.panel, false);
     } else {
         Loop column = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->dot.panel));
@@ -357,7 +362,7 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
         row = add(cg, mul_by(cg, row, counts[i]), loops[i].index);
     }
     LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, wgrad->dot.panel), column.index), bytes));
-    LLVMValueRef total = wgrad->dot.biased ? LLVMBuildNeg(cg->builder, off, "") : LLVMConstInt(type, 0, false);
+    LLVMValueRef total = wgrad->dot.biased ? LLVMBuildNeg(cg->builder, off, "") : LLVMConstNull(type);
     for (int64_t i = 0; i < wgrad->slices; i++)
         total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * panel_total(wgrad) * panel_size), (unsigned)bytes));
     store_element(cg, wgrad->w, place, total);

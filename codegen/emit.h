@@ -53,7 +53,7 @@ typedef struct Codegen {
     LLVMContextRef context;
     LLVMModuleRef module;
     LLVMBuilderRef builder;
-    LLVMTypeRef i1, i8, i16, i32, i64, i128, ptr, none, kernel_type;
+    LLVMTypeRef i1, i8, i16, i32, i64, i128, f32, f64, ptr, none, kernel_type;
     const Graph *graph; /* being emitted */
     /* The function being built, entry or kernel, and its arguments. */
     LLVMValueRef function, arena, table, begin, end;
@@ -93,7 +93,7 @@ int64_t output_exponent_place(const Codegen *cg, const Output *output);
 
 LLVMValueRef const32(const Codegen *cg, int64_t x);
 LLVMValueRef const64(const Codegen *cg, int64_t x);
-LLVMTypeRef element_type(const Codegen *cg, Type type); /* i8 to i64 */
+LLVMTypeRef element_type(const Codegen *cg, Type type); /* i8 to i64, float for T_REAL */
 /* A private constant array of i32 or i64, one for equal contents; returns its address. */
 LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count);
 /* Whether the target CPU has an LLVM feature: "avx2", "avxvnni", "avx512vnni", "avx512bw". */
@@ -106,9 +106,9 @@ LLVMValueRef arena_at(Codegen *cg, int64_t offset);
 /* A number that differs between like nodes, such as that of a random stream, by the table of places; i64. Call it in the head. */
 LLVMValueRef node_number(Codegen *cg, int64_t number);
 LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index); /* in the value's own type */
-/* The same, sign-extended (or truncated) to `bits`. */
+/* The same, sign-extended (or truncated) to `bits`; a float as it is. */
 LLVMValueRef load_as(Codegen *cg, const Value *value, LLVMValueRef index, int bits);
-/* x is truncated or extended to the value's type. */
+/* x is truncated or extended to the value's type; a float goes as it is. */
 void store_element(Codegen *cg, const Value *value, LLVMValueRef index, LLVMValueRef x);
 /* Typed array at an arena offset (scratch); type may be a vector, index counts elements of `element`; align in bytes. `size` is that of the
  * whole region in bytes: accesses to disjoint regions are marked as such. */
@@ -143,7 +143,9 @@ Branch if_begin(Codegen *cg, LLVMValueRef condition);
 void if_else(Codegen *cg, Branch *branch);
 void if_end(Codegen *cg, Branch *branch); /* with or without if_else */
 
-/* --- arithmetic --- */
+/* --- arithmetic ---
+ * add, sub, mul, negate, compare (by its signed predicates) and const_like also take floats; sums of them may be reordered, products and
+ * sums contracted, so that loops vectorise. */
 
 LLVMValueRef add(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef sub(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
@@ -159,9 +161,12 @@ LLVMValueRef smax(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef umin(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef umax(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef magnitude(Codegen *cg, LLVMValueRef a); /* |a| */
+LLVMValueRef negate(Codegen *cg, LLVMValueRef a);
 /* Constant of the same (scalar) type as x. */
 LLVMValueRef const_like(LLVMValueRef x, int64_t value);
-/* Sign-extended or truncated to an integer of `bits`. */
+/* Whether x is a float or a vector of floats. */
+bool is_float(LLVMValueRef x);
+/* Sign-extended or truncated to an integer of `bits`; a float as it is. */
 LLVMValueRef as_bits(Codegen *cg, LLVMValueRef x, int bits);
 LLVMValueRef as_unsigned(Codegen *cg, LLVMValueRef x, int bits); /* zero-extended or truncated */
 int bits_of(LLVMValueRef x);
@@ -219,6 +224,14 @@ ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, el
  * `function`, renamed to a name that begins with `name`. extra must tell what the body's text does not. */
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
 void share_close(Codegen *cg);
+
+/* --- float32 (--arith=float32): what differs from the integer emitters, which serve both where nothing is computed --- */
+
+/* Whether the node computes on floats: it has an operand or result that is T_REAL. */
+bool node_is_float(const Node *node);
+/* float_*.c; NULL where the emitter of integers serves. */
+Emitter *float_emitter(Op op);
+ElementEmitter *float_element(Op op);
 
 /* --- module, entry, target, link --- */
 

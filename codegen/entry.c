@@ -3,13 +3,18 @@
 
 #include <string.h>
 
-static Emitter *emitter(Op op) {
+static Emitter *integer_emitter(Op op) {
     static Emitter *const table[OP_COUNT] = {
 #define OP(name, ...) [OP_##name] = emit_##name,
 #include "ir/ops.def"
 #undef OP
     };
     return table[op];
+}
+
+static Emitter *emitter(const Node *node) {
+    Emitter *own = node_is_float(node) ? float_emitter(node->op) : NULL;
+    return own != NULL ? own : integer_emitter(node->op);
 }
 
 static void forget_exponents(Codegen *cg) {
@@ -21,11 +26,11 @@ static bool has_exponent(const Value *value) {
 }
 
 static void emit_node(Codegen *cg, const Node *node) {
-    if (emitter(node->op) == NULL)
+    if (emitter(node) == NULL)
         internal_error("codegen: node without an operator");
     cg->scratch = 0;
     forget_exponents(cg);
-    emitter(node->op)(cg, node);
+    emitter(node)(cg, node);
     forget_exponents(cg);
     const Value *out = node->out[0];
     if (op_info(node->op)->exponent != RULE_RESCALE && has_exponent(out))

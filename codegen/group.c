@@ -158,8 +158,8 @@ static const Value *leaf_value(const Group *group, int stream) {
 }
 
 static LLVMTypeRef table_type(Codegen *cg, const Group *group, int stream) {
-    bool wide = !group->logical[stream] && leaf_value(group, stream)->type == T_I64;
-    return wide ? cg->i64 : cg->i32;
+    Type type = group->logical[stream] ? T_I32 : leaf_value(group, stream)->type;
+    return type == T_I64 || type == T_REAL ? element_type(cg, type) : cg->i32;
 }
 
 void group_prepare(Codegen *cg, Group *group) {
@@ -172,7 +172,7 @@ void group_prepare(Codegen *cg, Group *group) {
         int64_t length = group->period / group->repeat;
         LLVMValueRef row = mul_by(cg, udiv_by(cg, loop.index, length), group->step[i][0]);
         LLVMValueRef x = add(cg, row, mul_by(cg, urem_by(cg, loop.index, length), group->step[i][1]));
-        int bits = (int)LLVMGetIntTypeWidth(type);
+        int bits = type == cg->i64 ? 64 : 32;
         x = group->logical[i] ? as_bits(cg, x, bits) : load_as(cg, leaf_value(group, i), x, bits);
         LLVMBuildStore(cg->builder, x, LLVMBuildInBoundsGEP2(cg->builder, type, group->table[i], &loop.index, 1, ""));
         loop_end(cg, &loop);
@@ -219,7 +219,7 @@ LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View 
         bool repeated = i > 0 && view_equal(operand, view_operand(node, i - 1, view));
         operands[i] = repeated ? operands[i - 1] : group_eval(cg, group, nest, operand);
     }
-    ElementEmitter *emit = element_emitter(node->op);
+    ElementEmitter *emit = node_is_float(node) ? float_element(node->op) : element_emitter(node->op);
     if (emit == NULL)
         internal_error("codegen: %s cannot be fused", op_info(node->op)->name);
     return emit(cg, node, operands);

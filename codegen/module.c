@@ -164,7 +164,7 @@ static int bits_of_bound(int64_t bound) {
 }
 
 static int type_code(Type type) {
-    return type == T_I8 ? INTC_I8 : type == T_I16 ? INTC_I16 : type == T_I32 ? INTC_I32 : INTC_I64;
+    return type == T_I8 ? INTC_I8 : type == T_I16 ? INTC_I16 : type == T_I32 ? INTC_I32 : type == T_I64 ? INTC_I64 : INTC_F32;
 }
 
 static LLVMValueRef eight(Codegen *cg, const int64_t *numbers) {
@@ -180,7 +180,7 @@ static LLVMValueRef tensor_constant(Codegen *cg, const Row *row) {
     for (int d = 0; d < value->shape.rank; d++)
         dims[d] = value->shape.dim[d];
     value_strides(value, strides);
-    int bits = value->integer ? type_bytes(value->type) * 8 : bits_of_bound(value->bound);
+    int bits = value->integer || value->type == T_REAL ? type_bytes(value->type) * 8 : bits_of_bound(value->bound);
     int64_t exponent = value->integer ? -1 : row->exponent >= 0 ? row->exponent : value->exponent_offset;
     return STRUCTURE(cg, global_text(cg, row->name), const32(cg, row->kind), const32(cg, row->scope), const32(cg, type_code(value->type)),
                      const32(cg, value->shape.rank), const32(cg, value->integer), const32(cg, bits), eight(cg, dims), eight(cg, strides),
@@ -240,9 +240,17 @@ static void put(unsigned char *at, int64_t x, int bytes) {
         at[i] = (unsigned char)((uint64_t)x >> (8 * i));
 }
 
-/* Mantissas of a value in its physical order. */
-static void put_mantissas(unsigned char *memory, const Value *value) {
-    if (value->mantissa == NULL)
+static int64_t float_bits(double x) {
+    float single = (float)x;
+    int32_t bits;
+    memcpy(&bits, &single, sizeof bits);
+    return bits;
+}
+
+/* Mantissas or floats of a value in its physical order. */
+static void put_contents(unsigned char *memory, const Value *value) {
+    bool real = value->type == T_REAL;
+    if (real ? value->real == NULL : value->mantissa == NULL)
         return;
     int64_t stride[MAX_RANK], index[MAX_RANK] = {0}, n = shape_elements(value->shape);
     int bytes = type_bytes(value->type);
@@ -251,7 +259,7 @@ static void put_mantissas(unsigned char *memory, const Value *value) {
         int64_t at = 0;
         for (int d = 0; d < value->shape.rank; d++)
             at += index[d] * stride[d];
-        put(memory + at * bytes, value->mantissa[i], bytes);
+        put(memory + at * bytes, real ? float_bits(value->real[i]) : value->mantissa[i], bytes);
         for (int d = value->shape.rank - 1; d >= 0 && ++index[d] == value->shape.dim[d]; d--)
             index[d] = 0;
     }
@@ -269,7 +277,7 @@ static LLVMValueRef initial_bytes(Codegen *cg, int64_t from, int64_t size) {
             bool kept = value->kind == VALUE_PARAM || value->kind == VALUE_STATE || value->kind == VALUE_CONST;
             if (!kept || value->offset < from || value->offset + value_bytes(value) > from + size)
                 continue;
-            put_mantissas(memory + (value->offset - from), value);
+            put_contents(memory + (value->offset - from), value);
             bool zero = value->mantissa == NULL && value->exponent_kind == EXPONENT_DYNAMIC;
             if (value->exponent_offset >= from && value->exponent_offset + 4 <= from + size)
                 put(memory + (value->exponent_offset - from), zero ? INTC_EXPONENT_ZERO : value->exponent, 4);

@@ -4,7 +4,7 @@
 /* Copies all of the space; the builder is in the entry function. */
 static void emit_copy(Codegen *cg, const Node *node, const Value *from, const Value *to, Space *space, int in, int out) {
     space_collapse(space);
-    bool aligned = node->op == OP_concat;
+    bool aligned = node->op == OP_concat && to->type != T_REAL;
     kernel_begin(cg, node, "");
     Shift shift = {0};
     if (aligned) {
@@ -267,7 +267,7 @@ void emit_gather(Codegen *cg, const Node *node) {
     kernel_end(cg, space_tiles(&space), space_elements(&space) * 3);
 }
 
-/* Several places may have taken one element: they are added atomically, which integers allow in any order. */
+/* Several places may have taken one element: integers are added atomically, which they allow in any order, floats by one thread. */
 void emit_gather_grad(Codegen *cg, const Node *node) {
     const Value *dy = node->in[0], *dx = node->out[0];
     int streams[3];
@@ -286,8 +286,12 @@ void emit_gather_grad(Codegen *cg, const Node *node) {
     LLVMValueRef given = load_as(cg, dy, nest_index(cg, &nest, streams[0]), bits);
     LLVMTypeRef type = element_type(cg, dx->type);
     LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, type, arena_at(cg, dx->offset), &to, 1, "");
-    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, choose(cg, valid, given, const_like(given, 0)),
-                       LLVMAtomicOrderingMonotonic, false);
+    LLVMValueRef term = choose(cg, valid, given, const_like(given, 0));
+    bool real = dx->type == T_REAL;
+    if (real)
+        store_element(cg, dx, to, add(cg, load_element(cg, dx, to), term));
+    else
+        LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, term, LLVMAtomicOrderingMonotonic, false);
     nest_end(cg, &nest);
-    kernel_end(cg, space_tiles(&space), space_elements(&space) * 8);
+    kernel_end(cg, space_tiles(&space), real ? 0 : space_elements(&space) * 8); /* no work: not for the pool */
 }

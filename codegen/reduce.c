@@ -1,6 +1,7 @@
 /* reduce_sum over an expression. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
  * tile adds rows into a private array; else into one private sum. Tiles are pieces of the outer dimensions; several tiles of one result are
- * added atomically, which integers allow in any order. */
+ * added atomically, which integers allow in any order. Sums of floats are doubles until they are stored, and the pieces of a result are
+ * added in their order. */
 #include "codegen/space.h"
 
 enum { MAX_PRIVATE = 4096, PIECES = 32 };
@@ -9,7 +10,9 @@ typedef struct {
     const Node *node;
     Space space;
     Group group;
-    int target; /* stream into the result: stride 0 where reduced */
+    int target;     /* stream into the result: stride 0 where reduced */
+    int64_t pieces; /* tiles of one result */
+    int64_t parts;  /* scratch: [piece][result], doubles; floats with several pieces */
     View view;
 } Reduce;
 
@@ -42,6 +45,43 @@ static void add_atomically(Codegen *cg, const Value *out, LLVMValueRef index, LL
     LLVMValueRef base = arena_at(cg, out->offset);
     LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, element_type(cg, out->type), base, &index, 1, "");
     LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, x, LLVMAtomicOrderingMonotonic, false);
+}
+
+/* Sums are kept in this type. */
+static LLVMTypeRef sum_type(const Codegen *cg, const Value *out) {
+    return out->type == T_REAL ? cg->f64 : element_type(cg, out->type);
+}
+
+static int64_t parts_bytes(const Reduce *r) {
+    return r->pieces * shape_elements(r->node->out[0]->shape) * 8;
+}
+
+/* Brings the sum of one tile to its place. */
+static void store_sum(Codegen *cg, const Reduce *r, LLVMValueRef piece, LLVMValueRef index, LLVMValueRef sum) {
+    const Value *out = r->node->out[0];
+    bool real = out->type == T_REAL;
+    if (r->pieces == 1)
+        store_element(cg, out, index, real ? LLVMBuildFPTrunc(cg->builder, sum, cg->f32, "") : sum);
+    else if (real)
+        store_at(cg, r->parts, parts_bytes(r), cg->f64, add(cg, mul_by(cg, piece, shape_elements(out->shape)), index), sum, 8);
+    else
+        add_atomically(cg, out, index, sum);
+}
+
+/* Adds the pieces of each result. */
+static void emit_join(Codegen *cg, const Reduce *r) {
+    const Value *out = r->node->out[0];
+    int64_t results = shape_elements(out->shape);
+    kernel_begin(cg, r->node, "join");
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef sum = local_new(cg, cg->f64, LLVMConstNull(cg->f64));
+    Loop piece = loop_begin(cg, const64(cg, 0), const64(cg, r->pieces));
+    LLVMValueRef at = add(cg, mul_by(cg, piece.index, results), loop.index);
+    local_set(cg, sum, add(cg, local_get(cg, cg->f64, sum), load_at(cg, r->parts, parts_bytes(r), cg->f64, cg->f64, at, 8)));
+    loop_end(cg, &piece);
+    store_element(cg, out, loop.index, LLVMBuildFPTrunc(cg->builder, local_get(cg, cg->f64, sum), cg->f32, ""));
+    loop_end(cg, &loop);
+    kernel_end(cg, results, results * r->pieces);
 }
 
 /* The loops of dimensions [first, last) with the tile's piece of dimension 0 given; see emit_tile. */
@@ -82,10 +122,11 @@ static void reorder(Space *space, int target, bool inside, int *kept) {
 }
 
 /* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */
-static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, int64_t pieces, LLVMValueRef tile) {
+static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRef tile) {
     const Space *space = &r->space;
     const Value *out = r->node->out[0];
-    LLVMTypeRef type = element_type(cg, out->type);
+    int64_t pieces = r->pieces;
+    LLVMTypeRef type = sum_type(cg, out);
     int bits = type_bytes(out->type) * 8, first = kept, last = inside ? space->rank - 1 : space->rank;
     Walk walk = {.nest = {.space = space}};
     for (int i = 0; i < space->streams; i++)
@@ -99,11 +140,11 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, int64_t pie
     }
     LLVMValueRef result = walk.nest.partial[r->target];
     int64_t width = inside ? space->extent[space->rank - 1] : 1;
-    LLVMValueRef sums = inside ? local_array(cg, type, width) : local_new(cg, type, LLVMConstInt(type, 0, false));
+    LLVMValueRef sums = inside ? local_array(cg, type, width) : local_new(cg, type, LLVMConstNull(type));
     LLVMValueRef zero = const64(cg, 0), end = const64(cg, width);
     if (inside) {
         Loop clear = loop_begin(cg, zero, end);
-        LLVMBuildStore(cg->builder, LLVMConstInt(type, 0, false), LLVMBuildInBoundsGEP2(cg->builder, type, sums, &clear.index, 1, ""));
+        LLVMBuildStore(cg->builder, LLVMConstNull(type), LLVMBuildInBoundsGEP2(cg->builder, type, sums, &clear.index, 1, ""));
         loop_end(cg, &clear);
     }
     for (int k = first; k < last; k++) {
@@ -116,16 +157,15 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, int64_t pie
         walk_into(cg, &walk, space, last, zero, end);
     LLVMValueRef place = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &walk.loops[walk.count - 1].index, 1, "") : sums;
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &walk.nest, r->view), bits);
+    if (type == cg->f64)
+        x = LLVMBuildFPExt(cg->builder, x, type, "");
     local_set(cg, place, add(cg, local_get(cg, type, place), x));
     while (walk.count > 0)
         walk_out(cg, &walk);
     Loop store = loop_begin(cg, zero, end);
     LLVMValueRef at = inside ? add(cg, result, mul_by(cg, store.index, space->stride[r->target][last])) : result;
     LLVMValueRef sum = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &store.index, 1, "") : sums;
-    if (pieces > 1)
-        add_atomically(cg, out, at, local_get(cg, type, sum));
-    else
-        store_element(cg, out, at, local_get(cg, type, sum));
+    store_sum(cg, r, piece, at, local_get(cg, type, sum));
     loop_end(cg, &store);
 }
 
@@ -137,7 +177,9 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     bool inside = space->rank > 1 && space->stride[r->target][innermost] != 0 && space->extent[innermost] <= MAX_PRIVATE;
     reorder(space, r->target, inside, &kept);
     bool reduces = kept < (inside ? space->rank - 1 : space->rank);
-    int64_t results = 1, elements = space_elements(space), pieces = 1;
+    int64_t results = 1, elements = space_elements(space);
+    bool real = node->out[0]->type == T_REAL;
+    r->pieces = 1;
     for (int k = 0; k < kept; k++)
         results *= space->extent[k];
     if (elements == 0) {
@@ -145,12 +187,16 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
         return;
     }
     if (reduces && results < PIECES && elements > 1 << 14)
-        pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
-    if (pieces > 1)
+        r->pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
+    if (r->pieces > 1 && real)
+        r->parts = scratch_alloc(cg, parts_bytes(r));
+    else if (r->pieces > 1)
         emit_zeros(cg, node);
     kernel_begin(cg, node, "");
     Loop tile = loop_begin(cg, cg->begin, cg->end);
-    emit_tile(cg, r, kept, inside, pieces, tile.index);
+    emit_tile(cg, r, kept, inside, tile.index);
     loop_end(cg, &tile);
-    kernel_end(cg, results * pieces, elements * (1 + r->group.leaf_count));
+    kernel_end(cg, results * r->pieces, elements * (1 + r->group.leaf_count));
+    if (r->pieces > 1 && real)
+        emit_join(cg, r);
 }

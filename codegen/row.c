@@ -1,28 +1,12 @@
 /* Row operators: softmax, logarithms of it, losses and what else looks at one axis. A tile is a row; formulas and constants are those of
  * docs/operators.md, "Rows". Softmax terms are computed again where they are needed: a row is short and nothing is stored. */
-#include "codegen/space.h"
+#include "codegen/row.h"
 #include "ir/functions.h"
 #include "ir/tables.h"
 
-/* A walk over the rows of a tensor of `shape` along `axis`. */
-typedef struct {
-    const Node *node;
-    Shape shape;
-    int axis;
-    const uint8_t *order;
-    int64_t length;
-    Space space;
-    Nest nest;
-} Rows;
+#include <math.h>
 
-/* One tensor of the walk: first element of the row, and the step along the axis (0 for one element a row). */
-typedef struct {
-    const Value *value;
-    int stream;
-    int64_t step;
-} Row;
-
-static Rows rows_open(const Node *node, const Value *main) {
+Rows rows_open(const Node *node, const Value *main) {
     Rows rows = {.node = node, .shape = main->shape, .axis = (int)attr_int(node, "axis", 1), .order = main->order};
     rows.length = rows.shape.dim[rows.axis];
     Shape outer = rows.shape;
@@ -31,8 +15,7 @@ static Rows rows_open(const Node *node, const Value *main) {
     return rows;
 }
 
-/* A tensor of the rows' shape, or one without the axis. */
-static Row rows_add(Rows *rows, const Value *value) {
+Row rows_add(Rows *rows, const Value *value) {
     int64_t own[MAX_RANK], stride[MAX_RANK] = {0};
     value_strides(value, own);
     bool whole = value->shape.rank == rows->shape.rank;
@@ -43,12 +26,12 @@ static Row rows_add(Rows *rows, const Value *value) {
     return (Row){value, stream, whole ? own[rows->axis] : 0};
 }
 
-static void rows_begin(Codegen *cg, Rows *rows) {
+void rows_begin(Codegen *cg, Rows *rows) {
     space_collapse(&rows->space);
     kernel_begin(cg, rows->node, "");
 }
 
-static void rows_end(Codegen *cg, Rows *rows, int work) {
+void rows_end(Codegen *cg, Rows *rows, int work) {
     kernel_end(cg, space_tiles(&rows->space), space_elements(&rows->space) * rows->length * work);
 }
 
@@ -57,15 +40,15 @@ static LLVMValueRef row_index(Codegen *cg, const Rows *rows, const Row *row, LLV
     return row->step == 0 ? start : add(cg, start, mul_by(cg, j, row->step));
 }
 
-static LLVMValueRef row_load(Codegen *cg, const Rows *rows, const Row *row, LLVMValueRef j) {
+LLVMValueRef row_load(Codegen *cg, const Rows *rows, const Row *row, LLVMValueRef j) {
     return load_as(cg, row->value, row_index(cg, rows, row, j), 64);
 }
 
-static void row_store(Codegen *cg, const Rows *rows, const Row *row, LLVMValueRef j, LLVMValueRef x) {
+void row_store(Codegen *cg, const Rows *rows, const Row *row, LLVMValueRef j, LLVMValueRef x) {
     store_element(cg, row->value, row_index(cg, rows, row, j), x);
 }
 
-static Loop row_loop(Codegen *cg, const Rows *rows) {
+Loop row_loop(Codegen *cg, const Rows *rows) {
     return loop_begin(cg, const64(cg, 0), const64(cg, rows->length));
 }
 
@@ -161,8 +144,7 @@ static LLVMValueRef minus_log_probability(Codegen *cg, const Softmax *soft, LLVM
 
 /* --- labels --- */
 
-/* Whether the label of the row counts, and the label (0 if it does not). */
-static LLVMValueRef row_label(Codegen *cg, const Rows *rows, const Row *t, LLVMValueRef *label) {
+LLVMValueRef row_label(Codegen *cg, const Rows *rows, const Row *t, LLVMValueRef *label) {
     LLVMValueRef x = row_load(cg, rows, t, const64(cg, 0));
     LLVMValueRef valid = compare(cg, LLVMIntULT, x, const64(cg, rows->length));
     if (attr_find(rows->node, "ignore_index") != NULL) {
@@ -189,8 +171,7 @@ void emit_softmax(Codegen *cg, const Node *node) {
     rows_end(cg, &rows, 30);
 }
 
-/* A tensor that broadcasts to the rows' shape. */
-static Row rows_add_broadcast(Rows *rows, const Value *value) {
+Row rows_add_broadcast(Rows *rows, const Value *value) {
     int64_t own[MAX_RANK], stride[MAX_RANK] = {0};
     value_strides(value, own);
     int shift = rows->shape.rank - value->shape.rank;
@@ -336,8 +317,8 @@ void emit_pick(Codegen *cg, const Node *node) {
     rows_begin(cg, &rows);
     nest_begin(cg, &rows.nest, &rows.space);
     LLVMValueRef label, valid = row_label(cg, &rows, &t, &label);
-    LLVMValueRef picked = LLVMBuildNeg(cg->builder, row_load(cg, &rows, &x, label), "");
-    row_store(cg, &rows, &y, const64(cg, 0), choose(cg, valid, picked, const64(cg, 0)));
+    LLVMValueRef picked = negate(cg, row_load(cg, &rows, &x, label));
+    row_store(cg, &rows, &y, const64(cg, 0), choose(cg, valid, picked, const_like(picked, 0)));
     nest_end(cg, &rows.nest);
     rows_end(cg, &rows, 1);
 }
@@ -347,11 +328,11 @@ void emit_pick_grad(Codegen *cg, const Node *node) {
     Row dy = rows_add(&rows, node->in[0]), t = rows_add(&rows, node->in[1]), dx = rows_add(&rows, node->out[0]);
     rows_begin(cg, &rows);
     nest_begin(cg, &rows.nest, &rows.space);
-    LLVMValueRef label, valid = row_label(cg, &rows, &t, &label), zero = const64(cg, 0);
-    LLVMValueRef given = LLVMBuildNeg(cg->builder, row_load(cg, &rows, &dy, zero), "");
+    LLVMValueRef label, valid = row_label(cg, &rows, &t, &label);
+    LLVMValueRef given = negate(cg, row_load(cg, &rows, &dy, const64(cg, 0)));
     Loop loop = row_loop(cg, &rows);
     LLVMValueRef here = LLVMBuildAnd(cg->builder, valid, compare(cg, LLVMIntEQ, loop.index, label), "");
-    row_store(cg, &rows, &dx, loop.index, choose(cg, here, given, zero));
+    row_store(cg, &rows, &dx, loop.index, choose(cg, here, given, const_like(given, 0)));
     loop_end(cg, &loop);
     nest_end(cg, &rows.nest);
     rows_end(cg, &rows, 2);
@@ -371,14 +352,29 @@ void emit_label_weight(Codegen *cg, const Node *node) {
     LLVMValueRef label = load_as(cg, t, nest_index(cg, &nest, in), 64), zero = const64(cg, 0), counts = LLVMConstInt(cg->i1, 1, false);
     if (attr_find(node, "ignore_index") != NULL)
         counts = compare(cg, LLVMIntNE, label, const64(cg, attr_int(node, "ignore_index", 0)));
-    LLVMValueRef weight = const64(cg, 1);
+    LLVMValueRef weight = y->type == T_REAL ? LLVMConstReal(cg->f32, 1) : const64(cg, 1);
     if (w != NULL) {
         counts = LLVMBuildAnd(cg->builder, counts, compare(cg, LLVMIntULT, label, const64(cg, w->shape.dim[0])), "");
         weight = load_as(cg, w, choose(cg, counts, label, zero), 64);
     }
-    store_element(cg, y, nest_index(cg, &nest, out), choose(cg, counts, weight, zero));
+    store_element(cg, y, nest_index(cg, &nest, out), choose(cg, counts, weight, const_like(weight, 0)));
     nest_end(cg, &nest);
     kernel_end(cg, space_tiles(&space), space_elements(&space) * 2);
+}
+
+/* Position of the first of the largest elements. */
+static LLVMValueRef row_best(Codegen *cg, const Rows *rows, const Row *x) {
+    bool real = x->value->type == T_REAL;
+    LLVMTypeRef type = real ? cg->f32 : cg->i64;
+    LLVMValueRef least = real ? LLVMConstReal(type, -INFINITY) : const64(cg, INT64_MIN);
+    LLVMValueRef most = local_new(cg, type, least), best = local_new(cg, cg->i64, const64(cg, 0));
+    Loop loop = row_loop(cg, rows);
+    LLVMValueRef m = row_load(cg, rows, x, loop.index), before = local_get(cg, type, most);
+    LLVMValueRef larger = compare(cg, LLVMIntSGT, m, before);
+    local_set(cg, most, choose(cg, larger, m, before));
+    local_set(cg, best, choose(cg, larger, loop.index, local_get(cg, cg->i64, best)));
+    loop_end(cg, &loop);
+    return local_get(cg, cg->i64, best);
 }
 
 void emit_count_correct(Codegen *cg, const Node *node) {
@@ -389,14 +385,8 @@ void emit_count_correct(Codegen *cg, const Node *node) {
     rows_begin(cg, &rows);
     LLVMValueRef zero = const64(cg, 0), correct = local_new(cg, cg->i64, zero);
     nest_begin(cg, &rows.nest, &rows.space);
-    LLVMValueRef most = local_new(cg, cg->i64, const64(cg, INT64_MIN)), best = local_new(cg, cg->i64, zero);
-    Loop loop = row_loop(cg, &rows);
-    LLVMValueRef m = row_load(cg, &rows, &x, loop.index), before = local_get(cg, cg->i64, most);
-    LLVMValueRef larger = compare(cg, LLVMIntSGT, m, before);
-    local_set(cg, most, choose(cg, larger, m, before));
-    local_set(cg, best, choose(cg, larger, loop.index, local_get(cg, cg->i64, best)));
-    loop_end(cg, &loop);
-    LLVMValueRef hit = compare(cg, LLVMIntEQ, local_get(cg, cg->i64, best), row_load(cg, &rows, &t, zero));
+    LLVMValueRef best = row_best(cg, &rows, &x);
+    LLVMValueRef hit = compare(cg, LLVMIntEQ, best, row_load(cg, &rows, &t, zero));
     local_set(cg, correct, add(cg, local_get(cg, cg->i64, correct), as_unsigned(cg, hit, 64)));
     nest_end(cg, &rows.nest);
     LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, arena_at(cg, out->offset), local_get(cg, cg->i64, correct),
@@ -404,20 +394,13 @@ void emit_count_correct(Codegen *cg, const Node *node) {
     rows_end(cg, &rows, 3);
 }
 
-/* Position of the first of the largest elements. */
 void emit_argmax(Codegen *cg, const Node *node) {
     Rows rows = rows_open(node, node->in[0]);
     Row x = rows_add(&rows, node->in[0]), y = rows_add(&rows, node->out[0]);
     rows_begin(cg, &rows);
     nest_begin(cg, &rows.nest, &rows.space);
-    LLVMValueRef zero = const64(cg, 0), most = local_new(cg, cg->i64, const64(cg, INT64_MIN)), best = local_new(cg, cg->i64, zero);
-    Loop loop = row_loop(cg, &rows);
-    LLVMValueRef m = row_load(cg, &rows, &x, loop.index), before = local_get(cg, cg->i64, most);
-    LLVMValueRef larger = compare(cg, LLVMIntSGT, m, before);
-    local_set(cg, most, choose(cg, larger, m, before));
-    local_set(cg, best, choose(cg, larger, loop.index, local_get(cg, cg->i64, best)));
-    loop_end(cg, &loop);
-    row_store(cg, &rows, &y, zero, local_get(cg, cg->i64, best));
+    LLVMValueRef zero = const64(cg, 0), best = row_best(cg, &rows, &x);
+    row_store(cg, &rows, &y, zero, best);
     nest_end(cg, &rows.nest);
     rows_end(cg, &rows, 3);
 }

@@ -80,7 +80,7 @@ void group_close(Group *group);
 void group_prepare(Codegen *cg, Group *group);
 /* The logical index of a stream of group_logical: i32. */
 LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream);
-/* The element of a view at the nest's position: i32, or i64 where the value's type is. Kernel code. */
+/* The element of a view at the nest's position: i32, or i64 or float where the value's type is. Kernel code. */
 LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view);
 ElementEmitter *element_emitter(Op op);
 bool value_is_fused(const Value *value);

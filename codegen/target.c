@@ -219,6 +219,8 @@ static void open_types(Codegen *cg) {
     cg->i32 = LLVMInt32TypeInContext(cg->context);
     cg->i64 = LLVMInt64TypeInContext(cg->context);
     cg->i128 = LLVMIntTypeInContext(cg->context, 128);
+    cg->f32 = LLVMFloatTypeInContext(cg->context);
+    cg->f64 = LLVMDoubleTypeInContext(cg->context);
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
     cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->i64, cg->i64}, 4, false);

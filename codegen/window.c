@@ -3,6 +3,8 @@
  * loop to vectorise. */
 #include "codegen/space.h"
 
+#include <math.h>
+
 enum { UNROLL = 64, MAX_SPATIAL = MAX_RANK - 2 };
 
 typedef struct {
@@ -112,6 +114,8 @@ typedef struct {
 } State;
 
 static LLVMValueRef least_of(LLVMTypeRef type) {
+    if (LLVMGetTypeKind(type) == LLVMFloatTypeKind)
+        return LLVMConstReal(type, -INFINITY);
     unsigned bits = LLVMGetIntTypeWidth(type);
     return LLVMConstInt(type, 1ull << (bits - 1), false);
 }
@@ -119,7 +123,7 @@ static LLVMValueRef least_of(LLVMTypeRef type) {
 /* Takes one place into account. */
 static void window_step(Codegen *cg, const Window *w, const State *state, LLVMValueRef *taps) {
     Place place = window_place(cg, w, taps);
-    LLVMValueRef x = load_as(cg, w->source, place.index, (int)LLVMGetIntTypeWidth(state->type));
+    LLVMValueRef x = load_as(cg, w->source, place.index, state->type == cg->i64 ? 64 : 32);
     LLVMValueRef best = local_get(cg, state->type, state->best);
     if (w->node->op == OP_maxpool) {
         LLVMValueRef take = both(cg, place.valid, compare(cg, LLVMIntSGT, x, best));
@@ -170,9 +174,9 @@ static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_o
         places *= w->kernel[d];
     bool maximum = node->op == OP_maxpool;
     kernel_begin(cg, node, "");
-    State state = {.type = out->type == T_I64 ? cg->i64 : cg->i32};
+    State state = {.type = out->type == T_I64 || out->type == T_REAL ? element_type(cg, out->type) : cg->i32};
     nest_begin(cg, &w->nest, &w->space);
-    LLVMValueRef zero = LLVMConstInt(state.type, 0, false), least = least_of(state.type);
+    LLVMValueRef zero = LLVMConstNull(state.type), least = least_of(state.type);
     state.best = local_new(cg, state.type, maximum ? least : zero);
     state.position = local_new(cg, cg->i32, const32(cg, 0));
     if (places <= UNROLL)

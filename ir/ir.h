@@ -2,6 +2,7 @@
  *
  * A graph holds a topologically ordered list of nodes. A value is a tensor: logical shape (row-major meaning), mantissa type, the bound of
  * its mantissas and how its exponent is known. Until the pass `exponents` non-integer values have type T_REAL; after it none has.
+ * With --arith=float32 that pass never runs: T_REAL then is what a place of the arena holds as float32.
  * docs/architecture.md tells the stages, docs/operators.md what each op computes. */
 #ifndef INTC_IR_H
 #define INTC_IR_H
@@ -137,7 +138,8 @@ struct Node {
     Node *fused_into;    /* set by fuse: evaluated inside that node's kernel, never stored */
 };
 
-typedef enum { STAGE_IMPORTED, STAGE_LOWERED, STAGE_TRAINED, STAGE_UPDATED, STAGE_SCALED, STAGE_PLANNED } Stage;
+/* STAGE_FLOAT: planned without exponents, for --arith=float32. Values are T_REAL at every stage before STAGE_SCALED. */
+typedef enum { STAGE_IMPORTED, STAGE_LOWERED, STAGE_TRAINED, STAGE_UPDATED, STAGE_FLOAT, STAGE_SCALED, STAGE_PLANNED } Stage;
 const char *stage_name(Stage stage);
 
 typedef struct {
@@ -218,7 +220,7 @@ Shape shape_of(int rank, const int64_t *dims);
 bool shape_broadcast(Shape a, Shape b, Shape *result);
 const char *shape_text(Arena *arena, Shape shape); /* "32x784" */
 const char *type_name(Type type);
-int type_bytes(Type type);
+int type_bytes(Type type);          /* T_REAL: 4, a float32 */
 Type type_for_bound(int64_t bound); /* smallest of i8 (127, 128 in inference), i16, i32, i64 */
 /* Physical stride in elements of each logical dimension under value->order. */
 void value_strides(const Value *value, int64_t stride[MAX_RANK]);

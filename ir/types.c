@@ -6,7 +6,7 @@
 #include <string.h>
 
 const char *stage_name(Stage stage) {
-    static const char *const names[] = {"imported", "lowered", "trained", "updated", "scaled", "planned"};
+    static const char *const names[] = {"imported", "lowered", "trained", "updated", "float", "scaled", "planned"};
     return names[stage];
 }
 
@@ -62,7 +62,7 @@ const char *type_name(Type type) {
 }
 
 int type_bytes(Type type) {
-    static const int bytes[] = {8, 1, 2, 4, 8};
+    static const int bytes[] = {4, 1, 2, 4, 8};
     return bytes[type];
 }
 

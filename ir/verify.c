@@ -376,7 +376,7 @@ static void check_graph(Verifier *verifier) {
     }
     if (verifier->good)
         check_streams(verifier);
-    if (graph->stage == STAGE_PLANNED)
+    if (graph->stage == STAGE_PLANNED || graph->stage == STAGE_FLOAT)
         check_places(verifier);
 }
 

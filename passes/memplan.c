@@ -1,5 +1,5 @@
-/* One arena for all graphs of a trainer. Before: STAGE_SCALED, layout and fuse done. After: STAGE_PLANNED; every stored value has its
- * offset, every dynamic exponent a place of its own.
+/* One arena for all graphs of a trainer. Before: STAGE_SCALED, layout and fuse done. After: STAGE_PLANNED (STAGE_FLOAT where exponents
+ * never ran); every stored value has its offset, every dynamic exponent a place of its own.
  *
  *   [0, state_size)   PARAM, STATE and their exponents; one place for all graphs, joined by name
  *   constants         equal ones once
@@ -192,6 +192,10 @@ static const Value *earlier(const Planner *p, int graph, const Value *value) {
     return NULL;
 }
 
+static bool has_exponent(const Value *value) {
+    return !value->integer && value->type != T_REAL;
+}
+
 static void place_kinds(Planner *p, const Life *lives, bool (*wanted)(const Value *)) {
     for (int g = 0; g < p->count; g++)
         for (int i = 0; i < p->graphs[g]->value_count; i++) {
@@ -205,7 +209,7 @@ static void place_kinds(Planner *p, const Life *lives, bool (*wanted)(const Valu
                 continue;
             }
             value->offset = take(p, value_bytes(value), INTC_ARENA_ALIGN);
-            if (!value->integer)
+            if (has_exponent(value))
                 value->exponent_offset = take(p, 4, 4);
         }
 }
@@ -216,6 +220,8 @@ static bool same_constant(const Value *a, const Value *b) {
     int64_t n = shape_elements(a->shape);
     if (a->type != b->type || n != shape_elements(b->shape))
         return false;
+    if (a->type == T_REAL)
+        return a->real != NULL && b->real != NULL && memcmp(a->real, b->real, (size_t)n * sizeof(double)) == 0;
     if (a->mantissa == NULL || b->mantissa == NULL)
         return a->mantissa == b->mantissa;
     return memcmp(a->mantissa, b->mantissa, (size_t)n * sizeof(int64_t)) == 0;
@@ -334,7 +340,7 @@ static void place_exponents(Planner *p) {
         for (int i = 0; i < p->graphs[g]->node_count; i++)
             for (int k = 0; k < p->graphs[g]->nodes[i]->out_count; k++) {
                 Value *value = p->graphs[g]->nodes[i]->out[k];
-                if (!value->integer && (value->exponent_kind == EXPONENT_DYNAMIC || is_output(p->graphs[g], value)))
+                if (has_exponent(value) && (value->exponent_kind == EXPONENT_DYNAMIC || is_output(p->graphs[g], value)))
                     value->exponent_offset = take(p, 4, 4);
             }
 }
@@ -367,7 +373,7 @@ bool pass_memplan(Graph *const *graphs, int count, Plan *plan, Diag *diag) {
     plan->arena_size = end;
     for (int g = 0; g < count; g++) {
         graphs[g]->arena_size = end;
-        graphs[g]->stage = STAGE_PLANNED;
+        graphs[g]->stage = graphs[g]->stage < STAGE_SCALED ? STAGE_FLOAT : STAGE_PLANNED;
     }
     return true;
 }

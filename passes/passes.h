@@ -31,13 +31,13 @@ bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count
 bool pass_fold(Graph *graph, Diag *diag);
 /* Drops nodes that no output and no update needs. */
 bool pass_dce(Graph *graph, Diag *diag);
-/* Channels-last order for values around convolutions and pools. STAGE_SCALED. */
+/* Channels-last order for values around convolutions and pools. STAGE_SCALED; any stage in float32, as fuse. */
 bool pass_layout(Graph *graph, Diag *diag);
 /* Marks pointwise nodes that are evaluated inside their single consumer's kernel; copies cheap ones for the mask that also reads them.
  * STAGE_SCALED, the last pass before the plan. */
 bool pass_fuse(Graph *graph, Diag *diag);
 /* Liveness and offsets of every stored value of all graphs in one arena; PARAM and STATE of the same name share their place and come first.
- * STAGE_SCALED to STAGE_PLANNED. */
+ * STAGE_SCALED to STAGE_PLANNED, or, in float32, STAGE_LOWERED or STAGE_UPDATED to STAGE_FLOAT. */
 typedef struct {
     int64_t state_size;     /* [0, state_size): persistent */
     int64_t constants_size; /* then constants */

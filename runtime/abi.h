@@ -9,14 +9,20 @@
 #define INTC_ABI_VERSION 2
 #define INTC_ARENA_ALIGN 64
 
-enum intc_type { INTC_I8 = 1, INTC_I16, INTC_I32, INTC_I64 };
+enum intc_type {
+    INTC_I8 = 1,
+    INTC_I16,
+    INTC_I32,
+    INTC_I64,
+    INTC_F32 /* --arith=float32: IEEE single precision, no exponent beside it; labels and counters stay integers */
+};
 
 enum intc_tensor_kind {
     INTC_INPUT,      /* data of a batch: the runtime maps it to `bits` bits and sets the exponent */
     INTC_TARGET,     /* labels (integer) or values (mapped like an input) */
     INTC_PARAM,      /* learned initializer, 16-bit master */
     INTC_STATE,      /* momentum, running statistics, what calibration folds */
-    INTC_HYPER,      /* scalar i32 mantissa with exponent; name: momentum, decay, step_w, step_g, step_v */
+    INTC_HYPER,      /* scalar i32 mantissa with exponent, or f32; name: momentum, decay, step_w, step_g, step_v */
     INTC_PREDICTION, /* output of infer */
     INTC_LOSS,  /* step: scalar, the loss that is minimised; infer: [batch], the loss of each row, or a scalar where rows cannot be told
                    apart */
@@ -30,11 +36,11 @@ struct intc_tensor {
     const char *name; /* as in the ONNX model */
     int32_t kind, scope, type, rank;
     int32_t integer; /* labels: no exponent */
-    int32_t bits;    /* width that an input is mapped to */
+    int32_t bits;    /* width that an input is mapped to; 32 of f32 */
     int64_t dim[8];
     int64_t stride[8];         /* of each logical dimension, in elements */
     int64_t offset;            /* of the first element, in bytes from the arena */
-    int64_t exponent_offset;   /* of the i32 exponent; -1 for integers */
+    int64_t exponent_offset;   /* of the i32 exponent; -1 for integers and f32 */
     int64_t calibrated_offset; /* of the calibrated exponent (i32) of an input or prediction in infer; -1 otherwise */
     int64_t classes;           /* integers of a batch: labels and indices are in [0, classes); 0 otherwise */
 };

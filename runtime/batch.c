@@ -1,5 +1,5 @@
 /* A batch into the arena (no library call but memory's, so that the check for floating point can walk all of it): the linear fixed-point
- * mapping of numerics.md from the values of the files to mantissas of `bits` bits. */
+ * mapping of numerics.md from the values of the files to mantissas of `bits` bits, or, in a float32 trainer, to the nearest floats. */
 #include "runtime/runtime.h"
 
 #include <stdlib.h>
@@ -105,7 +105,7 @@ static int dynamic_exponent(const Feed *feed, const Feeds *feeds, int bits) {
     return maximum == 0 ? INTC_EXPONENT_ZERO : intc_rescale_shift(maximum, bits, false) - PIXEL_FRACTION;
 }
 
-static void put_pixels(const RowPlace *place, const unsigned char *row, int64_t begin, int64_t end, const int16_t *mapped) {
+static void put_pixels(const RowPlace *place, const unsigned char *row, int64_t begin, int64_t end, const int32_t *mapped) {
     if (place->type == INTC_I8 && !place->place) {
         for (int64_t i = begin; i < end; i++)
             place->first[i] = (unsigned char)mapped[row[i]];
@@ -119,10 +119,12 @@ static void put_pixels(const RowPlace *place, const unsigned char *row, int64_t 
 }
 
 static void feed_pixels(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, int exponent, unsigned char *arena) {
-    int16_t mapped[256];
+    int32_t mapped[256];
+    bool real = tensor->type == INTC_F32;
     for (int c = 0; c < feed->channels; c++) {
         for (int u = 0; u < 256; u++)
-            mapped[u] = (int16_t)map_value(feed->table[256 * c + u], (int64_t)exponent + PIXEL_FRACTION, tensor->bits);
+            mapped[u] = real ? intc_rt_float_bits(feed->table[256 * c + u], -PIXEL_FRACTION)
+                             : (int32_t)map_value(feed->table[256 * c + u], (int64_t)exponent + PIXEL_FRACTION, tensor->bits);
         for (int64_t r = 0; r < feeds->batch; r++) {
             if (feeds->chosen[r] < 0)
                 continue;
@@ -183,7 +185,8 @@ static bool feed_values(const Feed *feed, const Feeds *feeds, const struct intc_
             int e;
             if (!intc_rt_data_unpack(&file->shape, row, i, &mantissa, &e))
                 return unpack_failed(file, feed, feeds->chosen[r], failure);
-            put(&place, i, map_value(mantissa, (int64_t)exponent - e, tensor->bits));
+            bool real = tensor->type == INTC_F32;
+            put(&place, i, real ? intc_rt_float_bits(mantissa, e) : map_value(mantissa, (int64_t)exponent - e, tensor->bits));
         }
     }
     return true;
@@ -216,8 +219,10 @@ static bool feed_tensor(const Feed *feed, const Feeds *feeds, const struct intc_
         return true;
     }
     int exponent = INTC_EXPONENT_ZERO;
-    bool fixed = mode == FEED_INFER && tensor->calibrated_offset >= 0;
-    if (fixed)
+    bool real = tensor->type == INTC_F32, fixed = mode == FEED_INFER && tensor->calibrated_offset >= 0;
+    if (real)
+        exponent = 0;
+    else if (fixed)
         exponent = intc_rt_exponent(arena, tensor->calibrated_offset);
     else if (feed->table)
         exponent = dynamic_exponent(feed, feeds, tensor->bits);

@@ -12,6 +12,8 @@ static void make_up(const struct intc_tensor *tensor, unsigned char *arena, uint
         int64_t random = (int64_t)intc_random_bits(key, (uint32_t)i), value = random % (2 * top + 1) - top;
         if (tensor->integer)
             value = random % (tensor->classes > 0 ? tensor->classes : 2);
+        if (tensor->type == INTC_F32)
+            value = intc_rt_float_bits(value, 1 - tensor->bits);
         intc_rt_store(arena + intc_rt_tensor_place(tensor, i), tensor->type, value);
     }
     intc_rt_set_exponent(arena, tensor->exponent_offset, 1 - tensor->bits);

@@ -17,17 +17,21 @@ int64_t intc_rt_metric_places(const struct intc_module *module) {
     return 1;
 }
 
+static Wide loss_at(const Session *session, const struct intc_tensor *loss, int64_t index) {
+    Fixed x = intc_rt_tensor_number(session->arena, loss, index);
+    return intc_rt_loss_value(x.mantissa, x.exponent);
+}
+
 /* Adds one batch of `rows` real rows. A scalar loss is a mean over the batch; it means nothing where rows are padding. */
 static void add_batch(const Session *session, const struct intc_tensor *loss, const struct intc_tensor *metric, int64_t rows,
                       Score *score) {
     int64_t batch = session->module->batch;
     if (loss) {
-        int exponent = intc_rt_exponent(session->arena, loss->exponent_offset);
         bool scalar = intc_rt_tensor_elements(loss) == 1 && loss->rank == 0;
         for (int64_t r = 0; r < rows && !scalar; r++)
-            score->loss += intc_rt_loss_value(intc_rt_tensor_get(session->arena, loss, r), exponent);
+            score->loss += loss_at(session, loss, r);
         if (scalar && rows == batch)
-            score->loss += intc_rt_loss_value(intc_rt_tensor_get(session->arena, loss, 0), exponent) * rows;
+            score->loss += loss_at(session, loss, 0) * rows;
         score->loss_count += scalar && rows != batch ? 0 : rows;
     }
     if (metric)

@@ -81,10 +81,11 @@ static void write_little(unsigned char *at, uint64_t value, int bytes) {
 
 static void patch_float(const Session *session, const struct intc_tensor *tensor, int bytes, unsigned char *at) {
     int places = bytes == 2 ? 10 : bytes == 4 ? 23 : 52, width = bytes == 2 ? 5 : bytes == 4 ? 8 : 11;
-    int exponent = intc_rt_exponent(session->arena, tensor->exponent_offset);
     int64_t elements = intc_rt_tensor_elements(tensor);
-    for (int64_t i = 0; i < elements; i++)
-        write_little(at + i * bytes, intc_rt_pack_float(intc_rt_tensor_get(session->arena, tensor, i), exponent, places, width), bytes);
+    for (int64_t i = 0; i < elements; i++) {
+        Fixed x = intc_rt_tensor_number(session->arena, tensor, i);
+        write_little(at + i * bytes, intc_rt_pack_float(x.mantissa, x.exponent, places, width), bytes);
+    }
 }
 
 static void patch_int8(const Session *session, const struct intc_tensor *tensor, int bits, unsigned char *at) {

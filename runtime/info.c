@@ -8,9 +8,11 @@ static const char *kind_name(int32_t kind) {
 
 static void print_tensor(const struct intc_module *module, const struct intc_tensor *tensor) {
     char shape[160];
-    printf("  %-10s %-24s %s int%d", kind_name(tensor->kind), tensor->name,
-           intc_rt_shape_text(tensor->rank, tensor->dim, shape, sizeof shape), 8 * intc_rt_type_size(tensor->type));
-    if (tensor->kind == INTC_INPUT || (tensor->kind == INTC_TARGET && !tensor->integer))
+    printf("  %-10s %-24s %s %s%d", kind_name(tensor->kind), tensor->name,
+           intc_rt_shape_text(tensor->rank, tensor->dim, shape, sizeof shape), tensor->type == INTC_F32 ? "float" : "int",
+           8 * intc_rt_type_size(tensor->type));
+    bool mapped = tensor->type != INTC_F32;
+    if (mapped && (tensor->kind == INTC_INPUT || (tensor->kind == INTC_TARGET && !tensor->integer)))
         printf(", mapped to %d bits", tensor->bits);
     if (tensor->classes > 0)
         printf(", labels below %lld", (long long)tensor->classes);

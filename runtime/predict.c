@@ -57,10 +57,10 @@ static bool open_writer(Writer *writer, const struct intc_tensor *tensor, const 
 
 static void write_rows(const unsigned char *arena, Writer *writer, int64_t rows) {
     const struct intc_tensor *tensor = writer->tensor;
-    int exponent = intc_rt_exponent(arena, tensor->exponent_offset);
     int64_t count = rows * writer->elements;
     for (int64_t i = 0; i < count; i++) {
-        uint64_t bits = intc_rt_pack_float(intc_rt_tensor_get(arena, tensor, i), exponent, 23, 8);
+        Fixed x = intc_rt_tensor_number(arena, tensor, i);
+        uint32_t bits = (uint32_t)intc_rt_float_bits(x.mantissa, x.exponent);
         for (int b = 0; b < 4; b++)
             writer->buffer[4 * i + b] = (unsigned char)(bits >> (8 * b));
     }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 int intc_rt_type_size(int32_t type) {
-    return type == INTC_I8 ? 1 : type == INTC_I16 ? 2 : type == INTC_I32 ? 4 : 8;
+    return type == INTC_I8 ? 1 : type == INTC_I16 ? 2 : type == INTC_I32 || type == INTC_F32 ? 4 : 8;
 }
 
 int64_t intc_rt_tensor_elements(const struct intc_tensor *tensor) {
@@ -26,7 +26,7 @@ int64_t intc_rt_load(const unsigned char *place, int32_t type) {
         memcpy(&value, place, sizeof value);
         return value;
     }
-    if (type == INTC_I32) {
+    if (type == INTC_I32 || type == INTC_F32) {
         int32_t value;
         memcpy(&value, place, sizeof value);
         return value;
@@ -41,7 +41,7 @@ void intc_rt_store(unsigned char *place, int32_t type, int64_t value) {
         *place = (unsigned char)value;
     else if (type == INTC_I16)
         memcpy(place, &(int16_t){(int16_t)value}, 2);
-    else if (type == INTC_I32)
+    else if (type == INTC_I32 || type == INTC_F32)
         memcpy(place, &(int32_t){(int32_t)value}, 4);
     else
         memcpy(place, &value, 8);
@@ -67,6 +67,21 @@ int64_t intc_rt_tensor_place(const struct intc_tensor *tensor, int64_t index) {
 
 int64_t intc_rt_tensor_get(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index) {
     return intc_rt_load(arena + intc_rt_tensor_place(tensor, index), tensor->type);
+}
+
+Fixed intc_rt_tensor_number(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index) {
+    int64_t bits = intc_rt_tensor_get(arena, tensor, index);
+    if (tensor->type != INTC_F32)
+        return (Fixed){bits, intc_rt_exponent(arena, tensor->exponent_offset)};
+    int field = (int)(bits >> 23 & 255);
+    int64_t fraction = bits & 0x7FFFFF, magnitude = field > 0 ? fraction | 0x800000 : fraction;
+    if (field == 255)
+        return (Fixed){bits < 0 ? -1 : 1, 1000};
+    return (Fixed){bits < 0 ? -magnitude : magnitude, (field > 0 ? field : 1) - 150};
+}
+
+int32_t intc_rt_float_bits(int64_t mantissa, int exponent) {
+    return (int32_t)(uint32_t)intc_rt_pack_float(mantissa, exponent, 23, 8);
 }
 
 bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int64_t **places) {

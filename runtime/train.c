@@ -54,8 +54,10 @@ bool intc_rt_hyper_write(const struct intc_module *module, unsigned char *arena,
         if (k == sizeof values / sizeof *values)
             return intc_rt_fail(error, "the compiled module asks for the hyper-parameter '%s', which this runtime does not have",
                                 tensor->name);
-        intc_rt_store(arena + tensor->offset, tensor->type, values[k].value.mantissa);
-        intc_rt_set_exponent(arena, tensor->exponent_offset, values[k].value.exponent);
+        Fixed x = values[k].value;
+        bool real = tensor->type == INTC_F32;
+        intc_rt_store(arena + tensor->offset, tensor->type, real ? intc_rt_float_bits(x.mantissa, x.exponent) : x.mantissa);
+        intc_rt_set_exponent(arena, tensor->exponent_offset, x.exponent);
     }
     return true;
 }
@@ -188,7 +190,8 @@ static void report_step(Run *run, Fixed rate) {
                     .batch = module->batch};
     Score *score = &run->epoch_score;
     if (loss) {
-        line.loss = intc_rt_loss_value(intc_rt_tensor_get(arena, loss, 0), intc_rt_exponent(arena, loss->exponent_offset));
+        Fixed x = intc_rt_tensor_number(arena, loss, 0);
+        line.loss = intc_rt_loss_value(x.mantissa, x.exponent);
         score->has_loss = true;
         score->loss += line.loss;
         score->loss_count++;
