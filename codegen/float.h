@@ -20,6 +20,10 @@ LLVMValueRef float_erf(Codegen *cg, LLVMValueRef x);
 /* sin(x + quarters * pi / 2) */
 LLVMValueRef float_sine(Codegen *cg, LLVMValueRef x, int quarters);
 
+/* To whole numbers, half to even or towards zero, without an instruction that x86 got late. */
+LLVMValueRef float_nearest(Codegen *cg, LLVMValueRef x);
+LLVMValueRef float_truncated(Codegen *cg, LLVMValueRef x);
+
 /* float_row.c */
 Emitter float_softmax, float_masked_softmax, float_softmax_grad, float_log_softmax, float_log_softmax_grad, float_cross_entropy,
     float_cross_entropy_grad;

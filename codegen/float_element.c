@@ -111,6 +111,19 @@ static LLVMValueRef float_clip(Codegen *cg, const Node *node, const LLVMValueRef
     return choose(cg, compare(cg, LLVMIntSLT, in[0], low), low, x);
 }
 
+/* To whole numbers of units of 2^(exponent of x - digits), at least of 2^least. */
+static LLVMValueRef float_round(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef bits = LLVMBuildBitCast(cg->builder, in[0], cg->i32, "");
+    LLVMValueRef field = LLVMBuildAnd(cg->builder, LLVMBuildLShr(cg->builder, bits, const32(cg, 23), ""), const32(cg, 255), "");
+    LLVMValueRef unit = smax(cg, add_const(cg, field, -126 - attr_int(node, "digits", 0)), const32(cg, attr_int(node, "least", 0)));
+    unit = smin(cg, smax(cg, unit, const32(cg, -126)), const32(cg, 126));
+    LLVMValueRef up = LLVMBuildShl(cg->builder, sub(cg, const32(cg, 127), unit), const32(cg, 23), "");
+    LLVMValueRef down = LLVMBuildShl(cg->builder, add_const(cg, unit, 127), const32(cg, 23), "");
+    LLVMValueRef units = LLVMBuildFMul(cg->builder, in[0], LLVMBuildBitCast(cg->builder, up, cg->f32, ""), "");
+    units = attr_int(node, "truncate", 0) != 0 ? float_truncated(cg, units) : float_nearest(cg, units);
+    return LLVMBuildFMul(cg->builder, units, LLVMBuildBitCast(cg->builder, down, cg->f32, ""), "");
+}
+
 static LLVMValueRef float_inside(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef low = float_const(cg, attr_real(node, "min", -INFINITY)), high = float_const(cg, attr_real(node, "max", INFINITY));
     LLVMValueRef above = compare(cg, LLVMIntSGT, in[0], low), below = compare(cg, LLVMIntSLT, in[0], high);
@@ -190,6 +203,7 @@ ElementEmitter *float_element(Op op) {
                                                     [OP_leaky_relu] = float_leaky_relu,
                                                     [OP_clip] = float_clip,
                                                     [OP_abs] = float_magnitude,
+                                                    [OP_round] = float_round,
                                                     [OP_curve] = float_curve,
                                                     [OP_gated] = float_curve,
                                                     [OP_curve_grad] = float_curve_grad,

@@ -46,6 +46,32 @@ static LLVMValueRef clamp(Codegen *cg, LLVMValueRef x, double low, double high) 
     return choose(cg, compare(cg, LLVMIntSGT, x, float_const(cg, high)), float_const(cg, high), x);
 }
 
+static LLVMValueRef with_sign(Codegen *cg, LLVMValueRef magnitude_of, LLVMValueRef sign_of) {
+    return intrinsic(cg, "llvm.copysign", &cg->f32, 1, (LLVMValueRef[]){magnitude_of, sign_of}, 2);
+}
+
+/* From 2^23 on every float is whole. */
+static LLVMValueRef if_small(Codegen *cg, LLVMValueRef x, LLVMValueRef whole) {
+    return choose(cg, compare(cg, LLVMIntSLT, float_abs(cg, x), float_const(cg, 0x1p23)), with_sign(cg, whole, x), x);
+}
+
+LLVMValueRef float_nearest(Codegen *cg, LLVMValueRef x) {
+    LLVMValueRef large = float_const(cg, 0x1p23);
+    LLVMValueRef whole = LLVMBuildFSub(cg->builder, LLVMBuildFAdd(cg->builder, float_abs(cg, x), large, ""), large, "");
+    return if_small(cg, x, whole);
+}
+
+LLVMValueRef float_truncated(Codegen *cg, LLVMValueRef x) {
+    LLVMValueRef limited = choose(cg, compare(cg, LLVMIntSLT, float_abs(cg, x), float_const(cg, 0x1p23)), x, float_const(cg, 0));
+    return if_small(cg, x, LLVMBuildSIToFP(cg->builder, LLVMBuildFPToSI(cg->builder, limited, cg->i32, ""), cg->f32, ""));
+}
+
+/* The nearest whole number for |x| < 2^22, or 2^51 in double precision: no fraction is left beside 1.5 times the next power. */
+static LLVMValueRef near_whole(Codegen *cg, LLVMValueRef x) {
+    LLVMValueRef large = LLVMConstReal(LLVMTypeOf(x), LLVMTypeOf(x) == cg->f64 ? 0x1.8p52 : 0x1.8p23);
+    return LLVMBuildFSub(cg->builder, LLVMBuildFAdd(cg->builder, x, large, ""), large, "");
+}
+
 static LLVMValueRef as_float(Codegen *cg, LLVMValueRef bits) {
     return LLVMBuildBitCast(cg->builder, bits, cg->f32, "");
 }
@@ -60,7 +86,7 @@ static LLVMValueRef small_exp(Codegen *cg, LLVMValueRef r) {
 /* e^x = 2^n * e^r with |r| <= ln 2 / 2; below 2^-126 it is 0. */
 LLVMValueRef float_exp(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef limited = clamp(cg, x, -87.33654, 88.72283);
-    LLVMValueRef n = unary(cg, "llvm.rint", LLVMBuildFMul(cg->builder, limited, float_const(cg, 1.44269504088896341), ""));
+    LLVMValueRef n = near_whole(cg, LLVMBuildFMul(cg->builder, limited, float_const(cg, 1.44269504088896341), ""));
     LLVMValueRef r = minus_times(cg, minus_times(cg, limited, n, 0.693359375), n, -2.12194440e-4);
     LLVMValueRef y = add(cg, small_exp(cg, r), float_const(cg, 1));
     /* In two factors, for n may be 128. */
@@ -110,10 +136,6 @@ LLVMValueRef float_log_one_more(Codegen *cg, LLVMValueRef x) {
     return LLVMBuildFAdd(cg->builder, float_log(cg, sum), float_div(cg, lost, sum), "");
 }
 
-static LLVMValueRef with_sign(Codegen *cg, LLVMValueRef magnitude_of, LLVMValueRef sign_of) {
-    return intrinsic(cg, "llvm.copysign", &cg->f32, 1, (LLVMValueRef[]){magnitude_of, sign_of}, 2);
-}
-
 LLVMValueRef float_tanh(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef size = float_abs(cg, x), z = mul(cg, x, x), one = float_const(cg, 1), two = float_const(cg, 2);
     LLVMValueRef near = POLYNOMIAL(cg, z, -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1);
@@ -134,7 +156,7 @@ LLVMValueRef float_erf(Codegen *cg, LLVMValueRef x) {
 /* The quarter turn is taken off in double precision. */
 LLVMValueRef float_sine(Codegen *cg, LLVMValueRef x, int quarters) {
     LLVMValueRef wide = LLVMBuildFPExt(cg->builder, x, cg->f64, "");
-    LLVMValueRef n = unary(cg, "llvm.rint", LLVMBuildFMul(cg->builder, wide, LLVMConstReal(cg->f64, 0.63661977236758134308), ""));
+    LLVMValueRef n = near_whole(cg, LLVMBuildFMul(cg->builder, wide, LLVMConstReal(cg->f64, 0.63661977236758134308), ""));
     LLVMValueRef r = minus_times(cg, minus_times(cg, wide, n, 1.5707963267948965580), n, 6.123233995736766e-17);
     r = LLVMBuildFPTrunc(cg->builder, r, cg->f32, "");
     LLVMValueRef whole = clamp(cg, LLVMBuildFPTrunc(cg->builder, n, cg->f32, ""), -2147480000.0, 2147480000.0);
@@ -147,5 +169,6 @@ LLVMValueRef float_sine(Codegen *cg, LLVMValueRef x, int quarters) {
     LLVMValueRef odd = compare(cg, LLVMIntNE, LLVMBuildAnd(cg->builder, quarter, one, ""), zero);
     LLVMValueRef down = compare(cg, LLVMIntNE, LLVMBuildAnd(cg->builder, quarter, two, ""), zero);
     LLVMValueRef y = choose(cg, odd, cosine, sine);
-    return choose(cg, down, negate(cg, y), y);
+    y = choose(cg, down, negate(cg, y), y);
+    return choose(cg, compare(cg, LLVMIntSLT, float_abs(cg, x), float_const(cg, INFINITY)), y, float_const(cg, NAN));
 }
