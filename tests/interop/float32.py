@@ -6,8 +6,8 @@ trainer compiled with --arith=float32. Prints the relative difference of the los
 difference of the weights at the end (norm of the difference over the norm of what training changed), and of the outputs on new images. Two correct
 float32 programs differ in the order of their sums, and training makes any difference grow; how fast is shown beside it by PyTorch again, from weights
 changed in their last place (relative 2^-24). ONNX's BatchNormalization keeps the variance of the population, PyTorch's the unbiased one; the outputs
-are compared with PyTorch under ONNX's. Exits 1 unless the first loss differs by at most 2e-6 and every other measure by at most
-20 times what the changed weights make, plus 2e-6. Also: resuming gives the same bytes, and int8 export is refused in a sentence."""
+are compared with PyTorch under ONNX's. Exits 1 unless the first loss differs by at most 1e-6 and every other measure by at most
+3 times what the changed weights make, plus 4e-6. Also: resuming gives the same bytes, and int8 export is refused in a sentence."""
 import argparse
 import copy
 import subprocess
@@ -22,8 +22,8 @@ import torch.nn.functional as F
 import common
 import export
 
-RATES = {"lenet5": 0.02, "digits_resnet": 0.05, "digits_norms": 0.02, "resnet20": 0.05}
-MOMENTUM, DECAY, FACTOR, LEAST = 0.9, 5e-4, 20, 2e-6
+RATES = {"lenet5": 0.02, "digits_resnet": 0.05, "digits_norms": 0.02, "resnet20": 0.002}
+MOMENTUM, DECAY, FIRST, FACTOR, LEAST = 0.9, 5e-4, 1e-6, 3, 4e-6
 
 
 def data_of(name):
@@ -33,7 +33,8 @@ def data_of(name):
         return images.reshape(len(images), 1, 8, 8), labels, 0.3, 0.35
     images, labels = common.fashion_mnist()[:2]
     if name == "resnet20":
-        images = np.repeat(np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))), 3, 1)
+        images = np.repeat(np.pad(images[:8192], ((0, 0), (0, 0), (2, 2), (2, 2))), 3, 1) // 2
+        images += np.random.default_rng(1).integers(0, 128, images.shape, np.uint8)  # plain areas would make ties that rounding decides
     return images, labels, common.MEAN, common.STD
 
 
@@ -70,9 +71,16 @@ def train_torch(net, x, y, rate, batch):
     return np.array(losses)
 
 
-def train_intc(net, name, images, labels, mean, std, rate, batch, folder):
+def take_buffers(net, path):
+    """The running statistics of a model file: the exporter's own run through the network changes them."""
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    for name, buffer in net.named_buffers():
+        if name in tensors:
+            buffer.copy_(torch.from_numpy(tensors[name].copy()))
+
+
+def train_intc(name, images, labels, mean, std, rate, batch, folder):
     """Losses, and the model that it exports."""
-    export.export(net, name, f"{folder}/model.onnx")
     common.compile_model(f"{folder}/model.onnx", f"{folder}/trainer", batch, "--arith=float32")
     np.save(f"{folder}/x.npy", images)
     np.save(f"{folder}/y.npy", labels)
@@ -140,6 +148,9 @@ def main():
         start = export.make(name, 1)
         x, y = standardise(images[:count], mean, std), torch.from_numpy(labels[:count].astype(np.int64))
         new = standardise(images[count:count + batch], mean, std)
+        folder = tempfile.TemporaryDirectory()
+        export.export(copy.deepcopy(start), name, f"{folder.name}/model.onnx")
+        take_buffers(start, f"{folder.name}/model.onnx")
         net, changed, noise = copy.deepcopy(start), copy.deepcopy(start), torch.Generator().manual_seed(3)
         with torch.no_grad():
             for p in changed.parameters():
@@ -148,14 +159,14 @@ def main():
         reference = train_torch(net, x, y, RATES[name], batch)
         chaos = train_torch(changed, x, y, RATES[name], batch)
         expected = logits(net, new)
-        with tempfile.TemporaryDirectory() as folder:
-            losses, model, same, refused = train_intc(start, name, images[:count], labels[:count], mean, std, RATES[name], batch, folder)
-            predicted = outputs(folder, images[count:count + batch], mean, std).reshape(expected.shape)
+        losses, model, same, refused = train_intc(name, images[:count], labels[:count], mean, std, RATES[name], batch, folder.name)
+        predicted = outputs(folder.name, images[count:count + batch], mean, std).reshape(expected.shape)
+        folder.cleanup()
         ours = measures(losses, exported_weights(model, net), predicted, reference, net, before, expected)
         theirs = measures(chaos, weights(changed), logits(changed, new), reference, net, before, expected)
         for who, row in (("intc", ours), ("last place", theirs)):
             print(f"{name:14s} {who:10s}" + "".join(f" {v:8.1e}" for v in row), flush=True)
-        bounds.hold(ours[0] <= LEAST, f"{name}: the first loss differs by {ours[0]:.1e}")
+        bounds.hold(ours[0] <= FIRST, f"{name}: the first loss differs by {ours[0]:.1e}")
         for what, a, b in zip(("losses to step 10", "losses", "weights", "outputs"), ours[1:], theirs[1:]):
             bounds.hold(a <= FACTOR * b + LEAST, f"{name}: {what} differ by {a:.1e}, a change in the last place makes {b:.1e}")
         bounds.hold(same, f"{name}: a resumed run ends in other bytes")
