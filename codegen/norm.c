@@ -144,18 +144,13 @@ LLVMValueRef element_inv_sqrt(Codegen *cg, const Node *node, const LLVMValueRef 
 
 /* --- x-hat --- */
 
-typedef struct {
-    LLVMValueRef normal, mantissa, shift; /* x-hat; the parts of the code, of its type */
-} Normal;
-
-static Normal normal_of(Codegen *cg, const Node *node, const LLVMValueRef *in, const Value *x) {
+static LLVMValueRef normal_of(Codegen *cg, const Node *node, const LLVMValueRef *in, const Value *x) {
     int bits = x->bound <= 128 ? 32 : 64;
     LLVMValueRef d = shift_left(cg, as_bits(cg, in[0], bits), NORM_MEAN_FRACTION), code = as_bits(cg, in[2], bits);
     if (attr_int(node, "centered", 1) != 0)
         d = sub(cg, d, as_bits(cg, in[1], bits));
-    Normal n = {.mantissa = shift_right(cg, code, 5), .shift = LLVMBuildAnd(cg->builder, code, const_like(code, 31), "")};
-    n.normal = clamp(cg, round_even(cg, mul(cg, d, n.mantissa), n.shift), 32767);
-    return n;
+    LLVMValueRef shift = LLVMBuildAnd(cg->builder, code, const_like(code, 31), "");
+    return clamp(cg, round_even(cg, mul(cg, d, shift_right(cg, code, 5)), shift), 32767);
 }
 
 static LLVMValueRef scaled(Codegen *cg, const Node *node, LLVMValueRef x, const LLVMValueRef *in, int scale) {
@@ -164,18 +159,49 @@ static LLVMValueRef scaled(Codegen *cg, const Node *node, LLVMValueRef x, const 
 }
 
 LLVMValueRef element_normalize(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    return scaled(cg, node, normal_of(cg, node, in, node->in[0]).normal, in, 3);
+    return scaled(cg, node, normal_of(cg, node, in, node->in[0]), in, 3);
+}
+
+/* --- the gradient: A*g + B*x + C --- */
+
+static LLVMValueRef wide(Codegen *cg, LLVMValueRef x) {
+    return as_bits(cg, x, 128);
+}
+
+static LLVMValueRef wide_length(Codegen *cg, LLVMValueRef x) {
+    LLVMValueRef args[] = {magnitude(cg, x), LLVMConstInt(cg->i1, 0, false)};
+    return sub(cg, const64(cg, 128), as_bits(cg, intrinsic(cg, "llvm.ctlz", &cg->i128, 1, args, 2), 64));
+}
+
+LLVMValueRef element_norm_slope(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int f = norm_fraction_of(attr_int(node, "count", 1)), g_bits = norm_gradient_bits(node), x_bits = norm_input_bits(node);
+    LLVMValueRef code = as_bits(cg, in[0], 64), s = LLVMBuildAnd(cg->builder, code, const64(cg, 31), ""),
+                 density = shift_right(cg, code, 5);
+    LLVMValueRef p = node->in_count == 5 ? mul(cg, density, as_bits(cg, in[4], 64)) : shift_left(cg, density, 15);
+    LLVMValueRef mean = clamp(cg, as_bits(cg, in[1], 64), (int64_t)1 << (x_bits + NORM_MEAN_FRACTION));
+    LLVMValueRef a = clamp(cg, as_bits(cg, in[2], 64), (int64_t)1 << (g_bits + NORM_SUM_FRACTION));
+    LLVMValueRef b = clamp(cg, as_bits(cg, in[3], 64), (int64_t)1 << (g_bits + f + NORM_PRODUCT_FRACTION));
+    LLVMValueRef product = shift_left(cg, mul(cg, wide(cg, mul(cg, p, density)), wide(cg, b)), 1), slope[4];
+    slope[0] = shift_left(cg, wide(cg, p), 16);
+    slope[1] = LLVMBuildNeg(cg->builder, round_even(cg, product, wide(cg, add_const(cg, s, 2 * f - 18))), "");
+    slope[2] = const_like(slope[0], 0);
+    if (attr_int(node, "centered", 1) != 0) {
+        LLVMValueRef moved = align_by(cg, mul(cg, slope[1], wide(cg, mean)), NORM_MEAN_FRACTION);
+        slope[2] = sub(cg, LLVMBuildNeg(cg->builder, shift_left(cg, mul(cg, wide(cg, p), wide(cg, a)), 2), ""), moved);
+    }
+    LLVMValueRef need = smax(cg, add_const(cg, wide_length(cg, slope[0]), g_bits), add_const(cg, wide_length(cg, slope[1]), x_bits));
+    need = smax(cg, need, wide_length(cg, slope[2]));
+    LLVMValueRef r = smax(cg, add_const(cg, need, -NORM_SLOPE_BITS), const64(cg, 0));
+    int part = (int)attr_int(node, "part", 0);
+    if (part < 3)
+        return as_bits(cg, round_even(cg, slope[part], wide(cg, r)), 32);
+    LLVMValueRef shift = add_const(cg, sub(cg, s, r), g_bits + f - 5);
+    return as_bits(cg, smax(cg, smin(cg, shift, const64(cg, 31)), const64(cg, 0)), 32);
 }
 
 LLVMValueRef element_norm_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    int64_t bound = node->in[0]->bound;
-    int guard = norm_guard(bound), fraction = norm_fraction(node);
-    Normal n = normal_of(cg, node, in + 1, node->in[1]);
-    LLVMValueRef product = clamp(cg, as_bits(cg, in[5], 64), bound << (fraction + NORM_PRODUCT_FRACTION + 1));
-    product = align_by(cg, mul(cg, as_bits(cg, n.normal, 64), product), 2 * fraction + NORM_PRODUCT_FRACTION - guard);
-    LLVMValueRef u = sub(cg, shift_left(cg, as_bits(cg, in[0], 64), guard), product);
-    if (attr_int(node, "centered", 1) != 0)
-        u = sub(cg, u, clamp(cg, align_by(cg, as_bits(cg, in[4], 64), NORM_SUM_FRACTION - guard), (int64_t)1 << NORM_GRADIENT_BITS));
-    LLVMValueRef dx = round_even(cg, mul(cg, u, as_bits(cg, n.mantissa, 64)), as_bits(cg, n.shift, 64));
-    return scaled(cg, node, dx, in, 6);
+    (void)node;
+    LLVMValueRef sum =
+        add(cg, mul(cg, as_bits(cg, in[2], 32), as_bits(cg, in[0], 32)), mul(cg, as_bits(cg, in[3], 32), as_bits(cg, in[1], 32)));
+    return round_even(cg, add(cg, sum, as_bits(cg, in[4], 32)), as_bits(cg, in[5], 32));
 }

@@ -150,14 +150,15 @@ static int64_t normal_mantissa(const Normal *normal, int64_t i) {
     return intc_saturate(intc_round_even(d * (code >> 5), (int)(code & 31)), -32767, 32767);
 }
 
-static double real_code(const Normal *normal) {
+static double real_code(const Tensor *code, int64_t i) {
     double r;
-    memcpy(&r, &normal->code->mantissa[normal->stats.offset], sizeof r);
+    memcpy(&r, &code->mantissa[i], sizeof r);
     return r;
 }
 
 static double normal_real(const Normal *normal, int64_t i) {
-    return (normal->x->real[i] - (normal->centered ? normal->mean->real[normal->stats.offset] : 0)) * real_code(normal);
+    return (normal->x->real[i] - (normal->centered ? normal->mean->real[normal->stats.offset] : 0)) *
+           real_code(normal->code, normal->stats.offset);
 }
 
 void eval_normalize(const Eval *eval, const Node *node) {
@@ -175,40 +176,83 @@ void eval_normalize(const Eval *eval, const Node *node) {
             y->real[i] = normal_real(&normal, i) * (scaled ? factor->real[scale.offset] : 1);
 }
 
-typedef struct {
-    int guard, fraction;
-    int64_t limit; /* of the mean of g * x-hat */
-} GradNumbers;
+/* --- the gradient: A*g + B*x + C --- */
 
-static int64_t grad_mantissa(const Normal *normal, const GradNumbers *n, int64_t i, int64_t g, int64_t mean, int64_t product) {
-    const int64_t top = (int64_t)1 << NORM_GRADIENT_BITS;
-    int64_t code = normal->code->mantissa[normal->stats.offset];
-    int64_t first = normal->centered ? intc_saturate(intc_align(mean, NORM_SUM_FRACTION - n->guard), -top, top) : 0;
-    int64_t second = normal_mantissa(normal, i) * intc_saturate(product, -n->limit, n->limit);
-    second = intc_round_even(second, 2 * n->fraction + NORM_PRODUCT_FRACTION - n->guard);
-    int64_t u = intc_shift_left(g, n->guard) - first - second;
-    return intc_round_even(u * (code >> 5), (int)(code & 31));
+__extension__ typedef __int128 Wide;
+__extension__ typedef unsigned __int128 UWide;
+
+static int wide_length(Wide x) {
+    UWide size = x < 0 ? -(UWide)x : (UWide)x;
+    uint64_t high = (uint64_t)(size >> 64);
+    return high > 0 ? 64 + intc_bit_length(high) : intc_bit_length((uint64_t)size);
+}
+
+static Wide wide_round(Wide x, int s) {
+    if (s <= 0)
+        return x;
+    Wide floor = x >> s, rest = x - floor * ((Wide)1 << s), half = (Wide)1 << (s - 1);
+    return floor + (rest > half || (rest == half && (floor & 1) != 0));
+}
+
+static int64_t slope_mantissa(const Node *node, int64_t code, int64_t mean, int64_t a, int64_t b, int64_t scale) {
+    int f = norm_fraction_of(attr_int(node, "count", 1)), s = (int)(code & 31);
+    int g_bits = norm_gradient_bits(node), x_bits = norm_input_bits(node);
+    int64_t density = code >> 5, p = density * scale;
+    a = intc_saturate(a, -((int64_t)1 << (g_bits + NORM_SUM_FRACTION)), (int64_t)1 << (g_bits + NORM_SUM_FRACTION));
+    int b_bits = g_bits + f + NORM_PRODUCT_FRACTION;
+    b = intc_saturate(b, -((int64_t)1 << b_bits), (int64_t)1 << b_bits);
+    mean = intc_saturate(mean, -((int64_t)1 << (x_bits + NORM_MEAN_FRACTION)), (int64_t)1 << (x_bits + NORM_MEAN_FRACTION));
+    Wide slope[] = {(Wide)p * 65536, -wide_round((Wide)p * density * b * 2, s + 2 * f - 18), 0};
+    if (attr_int(node, "centered", 1) != 0)
+        slope[2] = -(Wide)p * a * 4 - wide_round(slope[1] * mean, NORM_MEAN_FRACTION);
+    const int needs[] = {wide_length(slope[0]) + g_bits, wide_length(slope[1]) + x_bits, wide_length(slope[2])};
+    int need = needs[0] > needs[1] ? needs[0] : needs[1];
+    need = need > needs[2] ? need : needs[2];
+    int r = need > NORM_SLOPE_BITS ? need - NORM_SLOPE_BITS : 0, part = (int)attr_int(node, "part", 0);
+    if (part == 3)
+        return intc_saturate(s - r + g_bits + f - 5, 0, 31);
+    return (int64_t)wide_round(slope[part], r);
+}
+
+static double slope_real(const Node *node, double density, double mean, double a, double b, double scale) {
+    if (attr_int(node, "centered", 1) == 0)
+        a = mean = 0;
+    const double slope[] = {scale * density, -scale * density * density * b, -scale * density * (a - mean * density * b), 0};
+    return slope[attr_int(node, "part", 0)];
+}
+
+void eval_norm_slope(const Eval *eval, const Node *node) {
+    const Tensor *code = eval_in(eval, node, 0), *mean = eval_in(eval, node, 1), *a = eval_in(eval, node, 2), *b = eval_in(eval, node, 3);
+    bool scaled = node->in_count == 5;
+    const Tensor *factor = scaled ? eval_in(eval, node, 4) : NULL;
+    Walk scale = walk_broadcast(node->out[0]->shape, node->in[scaled ? 4 : 0]->shape);
+    Tensor *y = eval_out(eval, node, 0);
+    int64_t n = shape_elements(node->out[0]->shape);
+    for (int64_t i = 0; i < n; i++, walk_next(&scale)) {
+        if (eval_exact(eval, node->out[0])) {
+            int64_t m = scaled ? factor->mantissa[scale.offset] : 1 << 15;
+            y->mantissa[i] = slope_mantissa(node, code->mantissa[i], mean->mantissa[i], a->mantissa[i], b->mantissa[i], m);
+        } else {
+            double density = real_code(code, i), m = scaled ? factor->real[scale.offset] : 1;
+            y->real[i] = slope_real(node, density, mean->real[i], a->real[i], b->real[i], m);
+        }
+    }
 }
 
 void eval_norm_grad(const Eval *eval, const Node *node) {
-    Shape shape = node->out[0]->shape;
-    Normal normal = normal_open(eval, node, 1);
-    bool scaled = node->in_count == 7;
-    Walk scale = walk_broadcast(shape, scaled ? node->in[6]->shape : shape);
-    const Tensor *g = eval_in(eval, node, 0), *mean = eval_in(eval, node, 4), *product = eval_in(eval, node, 5);
-    const Tensor *factor = scaled ? eval_in(eval, node, 6) : NULL;
-    GradNumbers numbers = {.guard = norm_guard(node->in[0]->bound), .fraction = norm_fraction(node)};
-    numbers.limit = node->in[0]->bound << (numbers.fraction + NORM_PRODUCT_FRACTION + 1);
-    Tensor *y = eval_out(eval, node, 0);
-    int64_t n = shape_elements(shape);
-    for (int64_t i = 0; i < n; i++, walk_next(&normal.stats), walk_next(&scale)) {
-        int64_t at = normal.stats.offset;
+    Walk stats = walk_broadcast(node->out[0]->shape, node->in[2]->shape);
+    const Tensor *g = eval_in(eval, node, 0), *x = eval_in(eval, node, 1), *slope[4];
+    for (int k = 0; k < 4; k++)
+        slope[k] = eval_in(eval, node, 2 + k);
+    Tensor *dx = eval_out(eval, node, 0);
+    int64_t n = shape_elements(node->out[0]->shape);
+    for (int64_t i = 0; i < n; i++, walk_next(&stats)) {
+        int64_t at = stats.offset;
         if (eval_exact(eval, node->out[0])) {
-            int64_t dx = grad_mantissa(&normal, &numbers, i, g->mantissa[i], mean->mantissa[at], product->mantissa[at]);
-            y->mantissa[i] = dx * (scaled ? factor->mantissa[scale.offset] : 1);
+            int64_t sum = slope[0]->mantissa[at] * g->mantissa[i] + slope[1]->mantissa[at] * x->mantissa[i] + slope[2]->mantissa[at];
+            dx->mantissa[i] = intc_round_even(sum, (int)slope[3]->mantissa[at]);
         } else {
-            double u = g->real[i] - (normal.centered ? mean->real[at] : 0) - normal_real(&normal, i) * product->real[at];
-            y->real[i] = u * real_code(&normal) * (scaled ? factor->real[scale.offset] : 1);
+            dx->real[i] = slope[0]->real[at] * g->real[i] + slope[1]->real[at] * x->real[i] + slope[2]->real[at];
         }
     }
 }

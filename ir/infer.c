@@ -146,11 +146,18 @@ bool infer_normalize(Node *node, Diag *diag) {
     return statistics_fit(node, diag, x, 1, 2) && scale_fits(node, diag, x, 3) && infer_out(node, 0, x);
 }
 
+bool infer_norm_slope(Node *node, Diag *diag) {
+    Shape code = node->in[0]->shape;
+    if (attr_int(node, "part", 0) > 3)
+        return infer_refuse(node, diag, "part %lld, expected 0 to 3", (long long)attr_int(node, "part", 0));
+    return statistics_fit(node, diag, code, 0, 4) && scale_fits(node, diag, code, 4) && infer_out(node, 0, code);
+}
+
 bool infer_norm_grad(Node *node, Diag *diag) {
     Shape x = node->in[1]->shape;
     if (!shape_equal(node->in[0]->shape, x))
         return infer_refuse(node, diag, "gradient %s does not fit %s", text(node, node->in[0]->shape), text(node, x));
-    return statistics_fit(node, diag, x, 2, 4) && scale_fits(node, diag, x, 6) && infer_out(node, 0, x);
+    return statistics_fit(node, diag, x, 2, 4) && infer_out(node, 0, x);
 }
 
 bool infer_bias(Node *node, Diag *diag) {

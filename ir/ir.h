@@ -250,15 +250,17 @@ int node_align_bits(const Node *node);
 
 /* --- normalisation: fixed numbers of docs/operators.md --- */
 
-enum { NORM_MEAN_FRACTION = 8, NORM_VARIANCE_FRACTION = 24, NORM_SUM_FRACTION = 14, NORM_PRODUCT_FRACTION = 5, NORM_GRADIENT_BITS = 21 };
-/* Of normalize or norm_grad: elements that one mean stands for, and f, the fraction bits of x-hat. */
+enum { NORM_MEAN_FRACTION = 8, NORM_VARIANCE_FRACTION = 24, NORM_SUM_FRACTION = 14, NORM_PRODUCT_FRACTION = 5, NORM_SLOPE_BITS = 28 };
+/* Of normalize: elements that one mean stands for, and f, the fraction bits of x-hat. */
 int64_t norm_count(const Node *node);
 int norm_fraction(const Node *node);
 int norm_fraction_of(int64_t count);
-/* h: fraction bits below the mantissas of a gradient of that bound. */
-int norm_guard(int64_t bound);
-/* Of rsqrt: the largest shift of its code. */
+/* The largest shift of a code: that of an rsqrt, and as the bound of its value tells it. */
 int norm_most_shift(const Node *node);
+int norm_code_shift(const Value *code);
+/* Of norm_slope: bits of g and of x, whose bounds those of b and of the code tell. */
+int norm_gradient_bits(const Node *node);
+int norm_input_bits(const Node *node);
 
 /* --- text --- */
 

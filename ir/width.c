@@ -74,9 +74,8 @@ int64_t bound_quotient(const Node *node) {
 /* --- normalisation --- */
 
 int64_t norm_count(const Node *node) {
-    const Value *x = node->in[node->op == OP_norm_grad];
-    int64_t stats = shape_elements(node->in[node->op == OP_norm_grad ? 2 : 1]->shape);
-    return stats == 0 ? 1 : shape_elements(x->shape) / stats;
+    int64_t stats = shape_elements(node->in[1]->shape);
+    return stats == 0 ? 1 : shape_elements(node->in[0]->shape) / stats;
 }
 
 int norm_fraction_of(int64_t n) {
@@ -88,13 +87,25 @@ int norm_fraction(const Node *node) {
     return norm_fraction_of(norm_count(node));
 }
 
-int norm_guard(int64_t bound) {
-    return NORM_GRADIENT_BITS - intc_bit_length((uint64_t)bound);
-}
+enum { SHIFT_NARROW = 24, SHIFT_MOST = 31 };
 
 int norm_most_shift(const Node *node) {
     const int64_t narrow = ((int64_t)1 << (14 + NORM_VARIANCE_FRACTION)) + 2;
-    return node->in[0]->bound <= narrow ? 24 : 31;
+    return node->in[0]->bound <= narrow ? SHIFT_NARROW : SHIFT_MOST;
+}
+
+int norm_code_shift(const Value *code) {
+    return (int)(code->bound & 31);
+}
+
+/* |b| < 2^20 |g|: x-hat has 15 bits, a share of it NORM_PRODUCT_FRACTION more. */
+int norm_gradient_bits(const Node *node) {
+    int64_t bound = intc_saturate(node->in[3]->bound, 1, (int64_t)1 << 36);
+    return (int)intc_saturate(intc_bit_length((uint64_t)((bound + (1 << 20) - 1) >> 20)), 1, 16);
+}
+
+int norm_input_bits(const Node *node) {
+    return norm_code_shift(node->in[0]) == SHIFT_NARROW ? 8 : 16;
 }
 
 /* Unlimited where the exact computation would not fit 64 bits. */
@@ -110,8 +121,7 @@ int64_t bound_variance(const Node *node) {
 }
 
 int64_t bound_code(const Node *node) {
-    (void)node;
-    return ((int64_t)1 << 20) - 1;
+    return 32767 * 32 + norm_most_shift(node);
 }
 
 int64_t bound_inv_sqrt(const Node *node) {
@@ -123,9 +133,16 @@ int64_t bound_normalize(const Node *node) {
     return product(32767, node->in_count == 4 ? node->in[3]->bound : 1);
 }
 
-/* |u| < 2^29: g and its mean take 2^21 each, the third term 2^22 times x-hat, at most 2^6; the code's mantissa has 15 bits. */
+int64_t bound_norm_slope(const Node *node) {
+    const int64_t bounds[] = {(int64_t)1 << (NORM_SLOPE_BITS - norm_gradient_bits(node)),
+                              (int64_t)1 << (NORM_SLOPE_BITS - norm_input_bits(node)), (int64_t)1 << NORM_SLOPE_BITS, 31};
+    return bounds[attr_int(node, "part", 0)];
+}
+
+/* Three products of NORM_SLOPE_BITS each. */
 int64_t bound_norm_grad(const Node *node) {
-    return product((int64_t)1 << 44, node->in_count == 7 ? node->in[6]->bound : 1);
+    (void)node;
+    return (int64_t)3 << NORM_SLOPE_BITS;
 }
 
 int64_t bound_aligned(const Node *node) {
@@ -234,9 +251,11 @@ int64_t bound_label(const Node *node) {
 void node_infer_width(Node *node) {
     const OpInfo *info = op_info(node->op);
     Value *out = node->out[0];
+    /* The bound of an integer comes with its shape, but for a code: its own depends on the widths. */
+    if (!out->integer || info->bound == bound_code)
+        out->bound = info->bound(node);
     if (out->integer)
         return;
-    out->bound = info->bound(node);
     /* Only negation leaves the range of a type whose least mantissa is used: -(-128). */
     bool full = node->op == OP_neg && (out->bound == 128 || out->bound == 32768);
     bool keeps = info->exponent == RULE_SAME && out->bound == node->in[0]->bound && !full;
@@ -267,8 +286,10 @@ int node_exponent_weight(const Node *node, int input) {
         return input;
     case OP_normalize:
         return input == 3;
+    case OP_norm_slope:
+        return input == 4;
     case OP_norm_grad:
-        return input == 1 ? -1 : input == 0 || input == 6;
+        return input == 1 ? -1 : input == 0 || input == 2;
     default:
         return 1;
     }
@@ -292,8 +313,8 @@ int node_exponent_constant(const Node *node) {
         return -NORM_VARIANCE_FRACTION;
     case OP_normalize:
         return -norm_fraction(node);
-    case OP_norm_grad:
-        return NORM_MEAN_FRACTION - norm_fraction(node) - norm_guard(node->in[0]->bound);
+    case OP_norm_slope:
+        return norm_gradient_bits(node) - 13 - (node->in_count == 5 ? 0 : 15);
     case OP_leaky_relu:
     case OP_leak:
         return -24;

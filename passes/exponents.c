@@ -286,8 +286,8 @@ static void set_width(Value *value, int bits) {
     value->exponent_kind = EXPONENT_DYNAMIC;
 }
 
-/* Mantissas of at most so many bits, fewer where they are exact. */
-static void quantize(Graph *graph, Value *value, int bits) {
+/* Mantissas of at most so many bits, fewer where they are exact unless they are to fill them. */
+static void quantize(Graph *graph, Value *value, int bits, bool fill) {
     int64_t n = shape_elements(value->shape);
     int64_t *mantissa = arena_alloc(graph->arena, (size_t)n, sizeof *mantissa);
     value->exponent = INTC_EXPONENT_ZERO;
@@ -297,6 +297,13 @@ static void quantize(Graph *graph, Value *value, int bits) {
     int64_t bound = 0;
     for (int64_t i = 0; i < n; i++)
         bound = bound > (int64_t)intc_magnitude(mantissa[i]) ? bound : (int64_t)intc_magnitude(mantissa[i]);
+    int room = fill && bound > 0 ? bits - 1 - intc_bit_length((uint64_t)bound) : 0;
+    for (int64_t i = 0; room > 0 && i < n; i++)
+        mantissa[i] *= (int64_t)1 << room;
+    if (room > 0) {
+        value->exponent -= room;
+        bound <<= room;
+    }
     value->bound = bound;
     value->type = type_for_bound(bound);
     value->exponent_kind = EXPONENT_CONST;
@@ -314,18 +321,19 @@ static void scale_const(Scaler *s, Value *value) {
         Value **version = &made[bits];
         if (*version == NULL) {
             *version = first ? value : graph_const(s->graph, NULL, value->shape, value->real);
-            quantize(s->graph, *version, bits);
+            quantize(s->graph, *version, bits, false);
             first = false;
         }
         *uses->at[i].slot = *version;
     }
     if (first)
-        quantize(s->graph, value, most);
+        quantize(s->graph, value, most, false);
 }
 
-/* PARAM and STATE: 16-bit masters, the exponent is kept beside them; exponent is the initial one. */
+/* PARAM and STATE: 16-bit masters, the exponent is kept beside them; exponent is the initial one. They fill their bits from the start, as
+ * they will after the first update: a scale of ones is 2^14, not 1. */
 static void scale_master(Scaler *s, Value *value) {
-    quantize(s->graph, value, MASTER_BITS);
+    quantize(s->graph, value, MASTER_BITS, true);
     set_width(value, MASTER_BITS);
 }
 

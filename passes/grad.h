@@ -30,6 +30,9 @@ Value *grad_op2(Backward *b, const Node *node, Op op, Value *a, Value *c, const 
 Value *grad_reshaped(Backward *b, const Node *node, Value *a, Shape shape);
 /* A mask of the forward value x, computed right behind the forward node: the wide x dies there and only the mask lives on. */
 Value *grad_mask(Backward *b, const Node *node, Op op, Value *x, const Attr *attrs, int attr_count);
+/* dx of normalize from g, x, mean, code, mean(g), mean(g * x-hat) and the scale, NULL if there is none; count elements share one mean. The
+ * origin is the normalize. */
+Value *grad_norm_input(Graph *graph, const Node *origin, Value *const in[7], int64_t count);
 /* The node's own attributes and `shape`. */
 const Attr *grad_attrs_with_shape(Backward *b, const Node *node, Shape shape, int *count);
 

@@ -73,6 +73,17 @@ void grad_normalize(Backward *b, const Node *node, Value *dy) {
         return;
     Value *second = mean(&norm, total, NORM_PRODUCT_FRACTION);
     Value *first = attr_int(node, "centered", 1) != 0 ? mean(&norm, sum(&norm, g), NORM_SUM_FRACTION) : second;
-    Value *in[] = {g, node->in[0], node->in[1], node->in[2], first, second, scale};
-    grad_give(b, node, 0, build(b->graph, OP_norm_grad, node, in, outside ? 7 : 6, node->attrs, node->attr_count));
+    Value *const in[] = {g, node->in[0], node->in[1], node->in[2], first, second, outside ? scale : NULL};
+    grad_give(b, node, 0, grad_norm_input(b->graph, node, in, norm.count));
+}
+
+Value *grad_norm_input(Graph *graph, const Node *origin, Value *const in[7], int64_t count) {
+    Value *all[6] = {in[0], in[1]};
+    int64_t centered = attr_int(origin, "centered", 1);
+    for (int part = 0; part < 4; part++) {
+        const Attr attrs[] = {ATTR_I("part", part), ATTR_I("count", count), ATTR_I("centered", centered)};
+        all[2 + part] =
+            build(graph, OP_norm_slope, origin, (Value *[]){in[3], in[2], in[4], in[5], in[6]}, in[6] != NULL ? 5 : 4, attrs, 3);
+    }
+    return build(graph, OP_norm_grad, origin, all, 6, NULL, 0);
 }

@@ -78,7 +78,7 @@ static void choose_width(Value *value, char reads, bool coefficient) {
 
 /* add_norm has these: their operands are statistics of one another. */
 static bool is_norm(Op op) {
-    return op == OP_variance || op == OP_rsqrt || op == OP_normalize || op == OP_norm_grad;
+    return op == OP_variance || op == OP_rsqrt || op == OP_normalize || op == OP_norm_slope || op == OP_norm_grad;
 }
 
 static void add_case(const Case *test) {
@@ -261,19 +261,8 @@ static void add_norm(void) {
     build(bench.graph, OP_normalize, NULL, INPUTS(x, made[0], made[1]), attrs, 1);
     y = build(bench.graph, OP_bias, NULL, INPUTS(y, input("b", shape_of(1, shape.dim), T_I16, 32767)), ATTRS(ATTR_I("axis", 0)));
     rescale(build(bench.graph, OP_relu, NULL, INPUTS(y), NO_ATTRS), 8, false);
-    int64_t axes[MAX_RANK], count = shape_elements(shape) / shape_elements(stats);
-    int axis_count = 0;
-    for (int d = 0; d < shape.rank; d++)
-        if (stats.dim[d] == 1)
-            axes[axis_count++] = d;
-    const Attr sum[] = {ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)};
-    Value *product = build(bench.graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], g), attrs, 1);
-    Value *a = build(bench.graph, OP_reduce_sum, NULL, INPUTS(g), sum, 2),
-          *b = build(bench.graph, OP_reduce_sum, NULL, INPUTS(product), sum, 2);
-    a = build(bench.graph, OP_share, NULL, INPUTS(a), ATTRS(ATTR_I("count", count), ATTR_I("fraction", NORM_SUM_FRACTION)));
-    b = build(bench.graph, OP_share, NULL, INPUTS(b), ATTRS(ATTR_I("count", count), ATTR_I("fraction", NORM_PRODUCT_FRACTION)));
-    Value *in[] = {g, x, made[0], made[1], a, b, scale};
-    rescale(build(bench.graph, OP_norm_grad, NULL, in, below(2) == 0 ? 6 : 7, attrs, 1), 8, true);
+    Value *factor = below(2) == 0 ? NULL : input("s", broadcast_part(stats), T_I16, 32767);
+    rescale(norm_gradient(bench.graph, g, x, made, factor, attrs), 8, true);
     Value *variance = input("v", shape_of(1, shape.dim), T_I16, 32767);
     build(bench.graph, OP_inv_sqrt, NULL, INPUTS(variance), ATTRS(ATTR_R("epsilon", 1e-5)));
 }

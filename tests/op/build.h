@@ -4,6 +4,7 @@
 #define INTC_TESTS_OP_BUILD_H
 
 #include "ir/ir.h"
+#include "passes/grad.h"
 #include "passes/passes.h"
 
 #include <math.h>
@@ -123,39 +124,38 @@ static inline void statistics(Graph *graph, Value *x, Shape stats, bool centered
     made[1] = build(graph, OP_rsqrt, NULL, INPUTS(made[2]), ATTRS(ATTR_I("count", count), ATTR_R("epsilon", 0x1p-10)));
 }
 
+/* The gradient of a normalisation from made[0], the mean, and made[1], the code; attrs: `centered` alone. */
+static inline Value *norm_gradient(Graph *graph, Value *g, Value *x, Value *const made[2], Value *scale, const Attr *attrs) {
+    Value *product = build(graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], g), attrs, 1), *means[2];
+    Shape shape = made[0]->shape;
+    int64_t axes[MAX_RANK], each = shape_elements(x->shape) / shape_elements(shape);
+    int axis_count = 0;
+    for (int i = 0; i < shape.rank; i++)
+        if (shape.dim[i] == 1)
+            axes[axis_count++] = i;
+    for (int i = 0; i < 2; i++) {
+        Value *sum =
+            build(graph, OP_reduce_sum, NULL, INPUTS(i == 0 ? g : product), ATTRS(ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)));
+        means[i] = build(graph, OP_share, NULL, INPUTS(sum),
+                         ATTRS(ATTR_I("count", each), ATTR_I("fraction", i == 0 ? NORM_SUM_FRACTION : NORM_PRODUCT_FRACTION)));
+    }
+    return grad_norm_input(graph, product->def, (Value *[]){g, x, made[0], made[1], means[0], means[1], scale}, each);
+}
+
 /* The node of a case. Operands that only make sense as statistics of x are made from it: the case gives an integer tensor of their shape.
  */
 static inline Value *case_node(Graph *graph, const Case *test, Value **in, int count) {
-    Value *stats[3], *all[CASE_INPUTS];
+    Value *stats[3];
     bool grad = test->op == OP_norm_grad;
     if (test->op != OP_normalize && !grad)
         return build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
-    Value *x = in[grad];
+    Value *x = in[grad], *scale = count > 2 + grad ? in[2 + grad] : NULL;
     Shape shape = in[grad + 1]->shape;
     statistics(graph, x, shape, test->attrs[0].integer != 0, stats);
-    int n = 0;
-    if (grad)
-        all[n++] = in[0];
-    all[n++] = x;
-    all[n++] = stats[0];
-    all[n++] = stats[1];
-    if (grad) {
-        Value *product = build(graph, OP_normalize, NULL, INPUTS(x, stats[0], stats[1], in[0]), test->attrs, test->attr_count);
-        int64_t axes[MAX_RANK], each = shape_elements(x->shape) / shape_elements(shape);
-        int axis_count = 0;
-        for (int i = 0; i < shape.rank; i++)
-            if (shape.dim[i] == 1)
-                axes[axis_count++] = i;
-        for (int i = 0; i < 2; i++) {
-            Value *sum = build(graph, OP_reduce_sum, NULL, INPUTS(i == 0 ? in[0] : product),
-                               ATTRS(ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)));
-            all[n++] = build(graph, OP_share, NULL, INPUTS(sum),
-                             ATTRS(ATTR_I("count", each), ATTR_I("fraction", i == 0 ? NORM_SUM_FRACTION : NORM_PRODUCT_FRACTION)));
-        }
-    }
-    for (int i = grad + 2; i < count; i++)
-        all[n++] = in[i];
-    return build(graph, test->op, NULL, all, n, test->attrs, test->attr_count);
+    if (!grad)
+        return build(graph, OP_normalize, NULL, (Value *[]){x, stats[0], stats[1], scale}, scale != NULL ? 4 : 3, test->attrs,
+                     test->attr_count);
+    return norm_gradient(graph, in[0], x, stats, scale, test->attrs);
 }
 
 /* A scalar: the sum of x times fixed random numbers, so that no gradient is the same everywhere. */

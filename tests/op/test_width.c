@@ -17,7 +17,7 @@ static double real_at(const Eval *eval, const Value *value, int64_t k) {
 static double tolerance(const Case *test) {
     if (test->op == OP_rescale)
         return strcmp(test->name, "rescale_stochastic") == 0 ? 1.0 / 16 : 1.0 / 127;
-    /* A gradient with the bound of 16 bits has 6 fraction bits more, whatever its mantissas are: here 8 bits. */
+    /* A gradient with the bound of 16 bits has slopes of 12 bits. */
     if (test->op == OP_norm_grad)
         return 0x1p-10;
     /* The limits are rounded to the operand's mantissas. */
