@@ -1,28 +1,31 @@
 #!/usr/bin/env python3
-"""zoo.py [--only NAME,…] [--short] [--exporter legacy,dynamo] [--checks gradients,native,compile,step]: networks of torchvision and timm, compiled, stepped and differentiated.
+"""zoo.py [--only NAME,…] [--short] [--exporter legacy,dynamo] [--checks gradients,native,compile,step] [--rows FILE]
 
-Each network is exported in training mode by the legacy exporter, or by dynamo (optimize=False) where that refuses; dropout and stochastic depth are 0, the
-weights are the library's random ones. For each:
+Networks of torchvision and timm, differentiated, compiled and stepped. Each is exported in training mode by the legacy exporter, or by dynamo
+(optimize=False) where that refuses; dropout and stochastic depth are 0, the weights are the library's random ones. For each:
 
 - gradients: the interpreter's real mode (`real_step`) on a small batch against PyTorch in double precision: the loss within 1e-4 relative, and of every
   parameter max |found - expected| within 1e-4 of max |expected|. Where PyTorch's gradient is zero but for rounding (below 1e-10 of the largest gradient
   of the network: a bias in front of batch normalisation, a key's bias in front of a softmax), max |found| must be below that too. A parameter that PyTorch
   gives no gradient must have none here, and the names of the two sides must be the same.
-- native: the same small model compiled; one step of the native code against the interpreter's integer mode (`step`), every parameter bit for bit.
-- compile: images of 224x224, batch 4, with the time, the arena that `info` states and the size of the program.
+- native: the same small model compiled (-O0, for time); one step of the native code against the interpreter's integer mode (`step`), every parameter bit
+  for bit.
+- compile: images of 224x224, batch 4: the processor time of the compiler and the part of it that its passes take (in proportion to the clock), the arena
+  that `info` states, the size of the program.
 - step: one step of that trainer on random data; the loss within 1 % of PyTorch's in float32.
 
-Prints one table. Exit status 1 unless every bound holds, 77 where torchvision or timm is missing. REAL_STEP and STEP name the programs (default
-build/tests/e2e/real_step and step)."""
+Prints one table; with --rows FILE also of the networks and checks of earlier runs, which that file keeps. Exit status 1 unless every bound holds, 77 where
+torchvision or timm is missing. REAL_STEP and STEP name the programs (default build/tests/e2e/real_step and step)."""
 import argparse
 import contextlib
 import gc
 import io
+import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 
 import numpy as np
@@ -116,13 +119,16 @@ def export(net, x, path, exporters):
 
 
 def run(*command):
-    """Standard output, standard error and seconds."""
-    start = time.monotonic()
+    """Standard output, standard error and seconds of the processor."""
+    def used():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+    start = used()
     done = subprocess.run([str(c) for c in command], text=True, capture_output=True)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or [f"exit status {done.returncode}"]
         raise Failed(f"{os.path.basename(str(command[0]))}: {lines[0]}" + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
-    return done.stdout, done.stderr, time.monotonic() - start
+    return done.stdout, done.stderr, used() - start
 
 
 def expected_gradients(net, x, y):
@@ -175,7 +181,7 @@ def compare(expected, found):
 def check_native(row, folder, output):
     options = [f"--output={output}", f"{folder}/small.onnx", "-o"]
     run(common.INTC, "--stop-after=memplan", *options, f"{folder}/step.ir")
-    run(common.INTC, "--emit=obj", *options, f"{folder}/step.o")
+    run(common.INTC, "-O0", "--emit=obj", *options, f"{folder}/step.o")
     run("cc", "-shared", f"{folder}/step.o", "-o", f"{folder}/step.so")
     found = subprocess.run([STEP, f"{folder}/step.ir", f"{folder}/step.so", "1", "2"], text=True, capture_output=True)
     row["native"] = "equal" if found.returncode == 0 else "differs"
@@ -211,7 +217,7 @@ def check_program(name, row, bounds, folder, exporters, step):
     times = {line.split()[0]: float(line.split()[1]) for line in log.splitlines() if line.endswith(" ms")}
     info, _, _ = run(f"{folder}/trainer", "info")
     arena = next(int(line.split()[1]) for line in info.splitlines() if line.startswith("arena "))
-    row.update({"compile s": f"{seconds:.0f}", "passes s": f"{(sum(times.values()) - times['codegen']) / 1e3:.1f}", "arena MB": f"{arena / 2**20:.0f}",
+    row.update({"compile s": f"{seconds:.0f}", "passes s": f"{seconds * (1 - times['codegen'] / sum(times.values())):.1f}", "arena MB": f"{arena / 2**20:.0f}",
                 "program MB": f"{os.path.getsize(folder + '/trainer') / 2**20:.0f}"})
     if not step:
         return
@@ -239,15 +245,18 @@ def main():
     parser.add_argument("--short", action="store_true", help=f"{', '.join(SHORT)} alone")
     parser.add_argument("--exporter", default="legacy,dynamo", help="the exporters to try, in order")
     parser.add_argument("--checks", default="gradients,native,compile,step")
+    parser.add_argument("--rows", help="file that keeps the rows")
     parser.add_argument("--keep", help="folder for the exported models")
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else SHORT if arguments.short else NETS
     checks, exporters = arguments.checks.split(","), arguments.exporter.split(",")
     torch.set_num_threads(1)
-    bounds, rows = common.Bounds(), []
+    bounds, rows = common.Bounds(), {}
+    if arguments.rows and os.path.exists(arguments.rows):
+        with open(arguments.rows) as file:
+            rows = json.load(file)
     for name in names:
-        row = {"network": name}
-        rows.append(row)
+        row = rows.setdefault(name, {"network": name})
         with tempfile.TemporaryDirectory() as folder:
             if arguments.keep:
                 folder = os.path.join(arguments.keep, name)
@@ -263,9 +272,12 @@ def main():
             except Failed as failure:
                 bounds.hold(False, f"{name}: {failure}")
         gc.collect()
+        if arguments.rows:
+            with open(arguments.rows, "w") as file:
+                json.dump(rows, file)
         print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     print(f"\n{common.cpu_name()}, torch {torch.__version__}, torchvision {models.__name__ and __import__('torchvision').__version__}, timm {timm.__version__}\n")
-    print_table(rows)
+    print_table([rows[name] for name in NETS if name in rows])
     bounds.close()
 
 
