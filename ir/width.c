@@ -256,11 +256,13 @@ void node_infer_width(Node *node) {
         out->bound = info->bound(node);
     if (out->integer)
         return;
-    /* Only negation leaves the range of a type whose least mantissa is used: -(-128). */
-    bool full = node->op == OP_neg && (out->bound == 128 || out->bound == 32768);
+    /* What leaves the range of a type whose least mantissa is used: -(-128), and 127 rounded up. */
+    bool full = (node->op == OP_neg || node->op == OP_abs || node->op == OP_round) && (out->bound == 128 || out->bound == 32768);
     bool keeps = info->exponent == RULE_SAME && out->bound == node->in[0]->bound && !full;
     if (keeps)
         out->type = node->in[0]->type;
+    else if (full)
+        out->type = type_for_bound(out->bound + 1);
     else if (info->exponent == RULE_RESCALE || info->exponent == RULE_LABEL)
         out->type = type_for_bound(out->bound);
     else

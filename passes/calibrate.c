@@ -75,7 +75,35 @@ static void keep_folded(Graph *graph, Graph *fixed, const bool *data) {
     }
 }
 
+static bool has_narrow_reader(const Graph *graph, const Value *value) {
+    char letter = value->bound == 127 ? 'n' : value->bound == 32767 ? 'h' : 0;
+    for (int i = 0; i < graph->node_count && letter != 0; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            if (graph->nodes[i]->in[k] == value && op_reads(graph->nodes[i]->op, k) == letter)
+                return true;
+    return false;
+}
+
+/* A fixed mapping may give the least mantissa of a type, whose negative does not fit it: what reads that one narrow gets a rescale of its
+ * own, which changes nothing while exponents are chosen at run time. */
+static void narrow_negatives(Graph *graph) {
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *node = graph->nodes[i];
+        if ((node->op != OP_neg && node->op != OP_abs) || !has_narrow_reader(graph, node->out[0]))
+            continue;
+        int bits = node->out[0]->bound == 127 ? 8 : 16;
+        graph_insert_at(graph, i + 1);
+        Value *out = build(graph, OP_rescale, node, INPUTS(node->out[0]),
+                           ATTRS(ATTR_I("bits", bits), ATTR_S("round", "nearest"), ATTR_I("stream", 0)));
+        graph_insert_at(graph, -1);
+        node_infer_width(out->def);
+        out->onnx_name = node->out[0]->onnx_name;
+        graph_replace(graph, node->out[0], out, i + 2);
+    }
+}
+
 bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count, Diag *diag) {
+    narrow_negatives(graph);
     const bool *data = graph_depending(graph, VALUE_INPUT);
     Graph *copy = graph_clone(graph, arena_printf(graph->arena, "%s.fixed", graph->name), NULL);
     Value **collected = arena_alloc(graph->arena, (size_t)graph->value_count, sizeof(Value *));

@@ -173,6 +173,21 @@ static void check_calibrate(const char *name, Graph *graph) {
     eval_free(still);
 }
 
+/* Negatives and magnitudes of values that a fixed mapping may put at the least mantissa of their type, before narrow readers. */
+static Graph *net_negated(Arena *arena, Op op) {
+    Graph *graph = graph_new(arena, "negated");
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 5;
+    Value *x = graph_value(graph, VALUE_INPUT, "x", parse_shape("16x6"));
+    Value *h = net_linear(graph, x, "fc1", "12x6", "12", &state);
+    Value *turned = build(graph, op, NULL, INPUTS(h), NO_ATTRS);
+    Value *product = build(graph, OP_mul, NULL, INPUTS(turned, h), NO_ATTRS);
+    Value *logits = net_linear(graph, turned, "fc2", "3x12", "3", &state);
+    Value *more = net_linear(graph, product, "fc3", "3x12", "3", &state);
+    net_outputs(graph, build(graph, OP_add, NULL, INPUTS(logits, more), NO_ATTRS), false);
+    return graph;
+}
+
 /* Contraction, bias, activation and rounding are two kernels and a third for the mask; nothing is fused across phases. */
 static void check_fuse(Graph *graph) {
     net_train_passes(graph, 8, diag);
@@ -200,6 +215,8 @@ int main(void) {
     check_select();
     check_calibrate("mlp", net_mlp(arena, false));
     check_calibrate("cnn", net_cnn(arena, false));
+    check_calibrate("negated", net_negated(arena, OP_neg));
+    check_calibrate("magnitudes", net_negated(arena, OP_abs));
     check_fuse(net_mlp(arena, true));
     arena_free(arena);
     if (failures > 0)
