@@ -145,6 +145,11 @@ def vit_tiny():
     return ViT(32, 4, 192, 12, 3)
 
 
+def vit_small():
+    """Four blocks: what a few hundred steps on one core can show."""
+    return ViT(32, 4, 96, 4, 3)
+
+
 def digits_norms():
     """Every other normalisation, and batch normalisation in front of a convolution and of rows."""
     return nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(),
@@ -166,6 +171,7 @@ MODELS = {
     "vgg7": (vgg7, (3, 32, 32), ()),
     "mobilenetv2": (mobilenetv2, (3, 32, 32), ()),
     "vit_tiny": (vit_tiny, (3, 32, 32), ()),
+    "vit_small": (vit_small, (3, 32, 32), ()),
 }
 
 
