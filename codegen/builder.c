@@ -96,11 +96,9 @@ static void mark_all(Codegen *cg) {
 
 static LLVMValueRef places_table(Codegen *cg) {
     int64_t numbers[MAX_PLACES];
-    if (cg->place_count == 0)
-        return LLVMConstPointerNull(cg->ptr);
     for (int i = 0; i < cg->place_count; i++)
         numbers[i] = cg->places[i].number;
-    return const_table(cg, cg->i64, numbers, cg->place_count);
+    return share_places(cg, numbers, cg->place_count);
 }
 
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {

@@ -69,6 +69,9 @@ typedef struct Codegen {
     int place_count;
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
+    LLVMValueRef all_places;       /* stands for the tables of all calls until share_close makes them one array */
+    LLVMValueRef *numbers;
+    int number_count, number_room;
     int64_t scratch;               /* bytes of scratch used by the current node, after the planned arena */
     int64_t scratch_size;          /* the most any node used */
     Region regions[MAX_REGIONS];
@@ -223,6 +226,9 @@ ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, el
 /* A finished function without calls to itself: if one of the same `extra` and body exists, that one, and `function` is deleted; otherwise
  * `function`, renamed to a name that begins with `name`. extra must tell what the body's text does not. */
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
+/* The address of a table of places with this content. */
+LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
+/* After the last kernel: the tables of places become data of the module. */
 void share_close(Codegen *cg);
 
 /* --- float32 (--arith=float32): what differs from the integer emitters, which serve both where nothing is computed --- */

@@ -33,8 +33,11 @@ static void emit_node(Codegen *cg, const Node *node) {
     emitter(node)(cg, node);
     forget_exponents(cg);
     const Value *out = node->out[0];
-    if (op_info(node->op)->exponent != RULE_RESCALE && has_exponent(out))
+    if (op_info(node->op)->exponent != RULE_RESCALE && has_exponent(out)) {
+        kernel_begin(cg, node, "exponent");
         store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), node_exponent(cg, node), 4);
+        kernel_end(cg, 1, 0);
+    }
 }
 
 /* Copies `next` to its state in the state's order; the node only names the kernel. */

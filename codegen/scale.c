@@ -131,17 +131,24 @@ static void emit_rounding(Codegen *cg, Rescale *r, bool track) {
     kernel_end(cg, space_tiles(&r->space), rescale_work(r));
 }
 
-static LLVMValueRef new_shift(Codegen *cg, const Rescale *r) {
-    return rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
-}
-
 static void set_shift(Codegen *cg, const Rescale *r, LLVMValueRef s) {
     store_at(cg, r->shift, 4, cg->i32, const64(cg, 0), s, 4);
 }
 
+static LLVMValueRef load_shift(Codegen *cg, const Rescale *r) {
+    return load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
+}
+
+/* Sets the shift that the maximum asks for. */
+static void find_shift(Codegen *cg, const Rescale *r) {
+    kernel_begin(cg, r->node, "shift");
+    set_shift(cg, r, rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic));
+    kernel_end(cg, 1, 0);
+}
+
 static void emit_two_passes(Codegen *cg, Rescale *r) {
     emit_maximum(cg, r);
-    set_shift(cg, r, new_shift(cg, r));
+    find_shift(cg, r);
     emit_rounding(cg, r, false);
 }
 
@@ -157,8 +164,8 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     LLVMPositionBuilderAtEnd(cg->builder, again);
     clear_maximum(cg, r);
     emit_rounding(cg, r, true);
-    LLVMValueRef s = new_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
-    set_shift(cg, r, s);
+    find_shift(cg, r);
+    LLVMValueRef s = load_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
     LLVMBuildStore(cg->builder, s, guess);
     LLVMBuildCondBr(cg->builder, compare(cg, LLVMIntEQ, s, guessed), done, again);
     LLVMPositionBuilderAtEnd(cg->builder, done);
@@ -180,10 +187,12 @@ static void store_exponent(Codegen *cg, const Rescale *r) {
     const Value *out = r->node->out[0];
     if (out->exponent_offset < 0)
         return;
-    LLVMValueRef most = load_maximum(cg, r), s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
+    kernel_begin(cg, r->node, "exponent");
+    LLVMValueRef most = load_maximum(cg, r), s = load_shift(cg, r);
     LLVMValueRef e = add(cg, value_exponent(cg, r->node->in[0]), s);
     e = choose(cg, compare(cg, LLVMIntEQ, most, const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), exponent_clamp(cg, e));
     store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
+    kernel_end(cg, 1, 0);
 }
 
 /* sat(rne(m, slot - e)): before a left shift the mantissa is clamped to 2^bits and the shift to `bits`, which saturates whatever is not

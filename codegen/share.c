@@ -2,6 +2,8 @@
  * Functions are compared by the text of their bodies, before alias scopes are attached and before any pass. */
 #include "codegen/emit.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { FIRST_ROOM = 256 };
@@ -9,15 +11,15 @@ enum { FIRST_ROOM = 256 };
 struct Shared {
     uint64_t hash;
     LLVMValueRef value; /* NULL: free */
-    const char *extra;
-    char *text; /* of a function, LLVM's; NULL: a table */
+    const char *text;   /* of a function; NULL: a table */
     const int64_t *data;
     int count;
     LLVMTypeRef type;
 };
 
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t size) {
+static uint64_t hash_bytes(const void *data, size_t size) {
     const unsigned char *bytes = data;
+    uint64_t hash = 0xCBF29CE484222325u;
     for (size_t i = 0; i < size; i++)
         hash = (hash ^ bytes[i]) * 0x100000001B3u;
     return hash;
@@ -28,7 +30,7 @@ static bool same(const Shared *a, const Shared *b) {
         return false;
     if (a->text == NULL)
         return a->count == b->count && a->type == b->type && memcmp(a->data, b->data, (size_t)a->count * sizeof *a->data) == 0;
-    return strcmp(a->extra, b->extra) == 0 && strcmp(strchr(a->text, '{'), strchr(b->text, '{')) == 0;
+    return strcmp(a->text, b->text) == 0;
 }
 
 /* The entry equal to `wanted`, or the free one where it belongs. */
@@ -52,18 +54,37 @@ static void make_room(Codegen *cg) {
             *find(cg, &before[i]) = before[i];
 }
 
+/* extra and the blocks of the function as text, to be freed. Block by block: to print a function, LLVM goes through the whole module. */
+static char *function_text(LLVMValueRef function, const char *extra) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    if (stream == NULL)
+        internal_error("out of memory");
+    fprintf(stream, "%s\n", extra);
+    for (LLVMBasicBlockRef block = LLVMGetFirstBasicBlock(function); block != NULL; block = LLVMGetNextBasicBlock(block)) {
+        char *part = LLVMPrintValueToString(LLVMBasicBlockAsValue(block));
+        fputs(part, stream);
+        LLVMDisposeMessage(part);
+    }
+    if (fclose(stream) != 0)
+        internal_error("out of memory");
+    return text;
+}
+
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name) {
     make_room(cg);
-    Shared wanted = {.value = function, .extra = extra, .text = LLVMPrintValueToString(function)};
-    const char *body = strchr(wanted.text, '{');
-    wanted.hash = hash_bytes(hash_bytes(0xCBF29CE484222325u, extra, strlen(extra)), body, strlen(body));
+    char *text = function_text(function, extra);
+    Shared wanted = {.value = function, .text = text, .hash = hash_bytes(text, strlen(text))};
     Shared *place = find(cg, &wanted);
     if (place->value != NULL) {
-        LLVMDisposeMessage(wanted.text);
+        free(text);
         LLVMDeleteFunction(function);
         return place->value;
     }
     *place = wanted;
+    place->text = arena_strdup(cg->memory, text);
+    free(text);
     const char *unique = arena_printf(cg->memory, "%s.%d", name, cg->shared_count++);
     LLVMSetValueName2(function, unique, strlen(unique));
     return function;
@@ -79,14 +100,14 @@ static LLVMValueRef new_table(Codegen *cg, LLVMTypeRef type, const int64_t *data
     LLVMSetGlobalConstant(global, true);
     LLVMSetLinkage(global, LLVMPrivateLinkage);
     LLVMSetUnnamedAddress(global, LLVMGlobalUnnamedAddr);
-    LLVMSetAlignment(global, count < 16 ? 8 : INTC_ARENA_ALIGN);
+    LLVMSetAlignment(global, INTC_ARENA_ALIGN);
     return global;
 }
 
 LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count) {
     make_room(cg);
     Shared wanted = {.type = type, .data = data, .count = count};
-    wanted.hash = hash_bytes(0xCBF29CE484222325u, data, (size_t)count * sizeof *data);
+    wanted.hash = hash_bytes(data, (size_t)count * sizeof *data);
     Shared *place = find(cg, &wanted);
     if (place->value != NULL)
         return place->value;
@@ -97,8 +118,35 @@ LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int
     return place->value = new_table(cg, type, data, count);
 }
 
+LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count) {
+    if (count == 0)
+        return LLVMConstPointerNull(cg->ptr);
+    if (cg->all_places == NULL) {
+        cg->all_places = LLVMAddGlobal(cg->module, cg->i64, "places");
+        LLVMSetGlobalConstant(cg->all_places, true);
+    }
+    if (cg->number_count + count > cg->number_room) {
+        LLVMValueRef *before = cg->numbers;
+        cg->number_room = 2 * (cg->number_room + MAX_PLACES);
+        cg->numbers = arena_alloc(cg->memory, (size_t)cg->number_room, sizeof *cg->numbers);
+        if (before != NULL)
+            memcpy(cg->numbers, before, (size_t)cg->number_count * sizeof *before);
+    }
+    LLVMValueRef first = const64(cg, cg->number_count);
+    for (int i = 0; i < count; i++)
+        cg->numbers[cg->number_count++] = const64(cg, numbers[i]);
+    return LLVMConstInBoundsGEP2(cg->i64, cg->all_places, &first, 1);
+}
+
 void share_close(Codegen *cg) {
-    for (int i = 0; i < cg->shared_room; i++)
-        if (cg->shared[i].text != NULL)
-            LLVMDisposeMessage(cg->shared[i].text);
+    if (cg->all_places == NULL)
+        return;
+    LLVMValueRef init = LLVMConstArray2(cg->i64, cg->numbers, (uint64_t)cg->number_count);
+    LLVMValueRef table = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "places.all");
+    LLVMSetInitializer(table, init);
+    LLVMSetGlobalConstant(table, true);
+    LLVMSetLinkage(table, LLVMPrivateLinkage);
+    LLVMSetAlignment(table, INTC_ARENA_ALIGN);
+    LLVMReplaceAllUsesWith(cg->all_places, table);
+    LLVMDeleteGlobal(cg->all_places);
 }

@@ -240,10 +240,10 @@ bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitK
         LLVMValueRef step = emit_entry(&cg, source->step, "step");
         LLVMValueRef calibrate = source->calibrate != NULL ? emit_entry(&cg, source->calibrate, "calibrate") : NULL;
         LLVMValueRef infer = source->infer != NULL ? emit_entry(&cg, source->infer, "infer") : NULL;
+        share_close(&cg);
         emit_descriptor(&cg, step, calibrate, infer);
         done = target_optimize(&cg) && target_write(&cg, kind, path);
     }
-    share_close(&cg);
     LLVMDisposeBuilder(cg.builder);
     LLVMDisposeModule(cg.module);
     if (cg.machine != NULL)

@@ -105,6 +105,7 @@ static void emit(Codegen *cg, const Node *node) {
         internal_error("no contraction");
     }
     LLVMBuildRetVoid(cg->builder);
+    share_close(cg);
     char *message = NULL;
     if (LLVMVerifyModule(cg->module, LLVMReturnStatusAction, &message))
         internal_error("module: %s", message);
@@ -167,7 +168,6 @@ Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
     LLVMDisposePassBuilderOptions(options);
     Jit jit = {.arena_size = (arena_size + 63) / 64 * 64 + cg->scratch_size + 64};
     jit.run = load(cg, &jit.engine);
-    share_close(cg);
     LLVMDisposeBuilder(cg->builder);
     LLVMDisposeModule(cg->module);
     LLVMContextDispose(cg->context);
