@@ -379,12 +379,6 @@ bool is_float(LLVMValueRef x) {
     return LLVMGetTypeKind(type) == LLVMFloatTypeKind || LLVMGetTypeKind(type) == LLVMDoubleTypeKind;
 }
 
-static LLVMValueRef fast(LLVMValueRef x) {
-    if (LLVMIsAInstruction(x) != NULL)
-        LLVMSetFastMathFlags(x, LLVMFastMathAllowReassoc | LLVMFastMathAllowContract | LLVMFastMathNoSignedZeros);
-    return x;
-}
-
 int bits_of(LLVMValueRef x) {
     return (int)LLVMGetIntTypeWidth(LLVMTypeOf(x));
 }
@@ -408,15 +402,22 @@ LLVMValueRef as_unsigned(Codegen *cg, LLVMValueRef x, int bits) {
 }
 
 LLVMValueRef add(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
-    return is_float(a) ? fast(LLVMBuildFAdd(cg->builder, a, b, "")) : LLVMBuildAdd(cg->builder, a, b, "");
+    return is_float(a) ? LLVMBuildFAdd(cg->builder, a, b, "") : LLVMBuildAdd(cg->builder, a, b, "");
+}
+
+LLVMValueRef add_term(Codegen *cg, LLVMValueRef sum, LLVMValueRef x) {
+    LLVMValueRef next = add(cg, sum, x);
+    if (is_float(next) && LLVMIsAInstruction(next) != NULL)
+        LLVMSetFastMathFlags(next, LLVMFastMathAllowReassoc);
+    return next;
 }
 
 LLVMValueRef sub(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
-    return is_float(a) ? fast(LLVMBuildFSub(cg->builder, a, b, "")) : LLVMBuildSub(cg->builder, a, b, "");
+    return is_float(a) ? LLVMBuildFSub(cg->builder, a, b, "") : LLVMBuildSub(cg->builder, a, b, "");
 }
 
 LLVMValueRef mul(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
-    return is_float(a) ? fast(LLVMBuildFMul(cg->builder, a, b, "")) : LLVMBuildMul(cg->builder, a, b, "");
+    return is_float(a) ? LLVMBuildFMul(cg->builder, a, b, "") : LLVMBuildMul(cg->builder, a, b, "");
 }
 
 LLVMValueRef add_const(Codegen *cg, LLVMValueRef a, int64_t b) {

@@ -147,10 +147,12 @@ void if_else(Codegen *cg, Branch *branch);
 void if_end(Codegen *cg, Branch *branch); /* with or without if_else */
 
 /* --- arithmetic ---
- * add, sub, mul, negate, compare (by its signed predicates) and const_like also take floats; sums of them may be reordered, products and
- * sums contracted, so that loops vectorise. */
+ * add, sub, mul, negate, compare (by its signed predicates) and const_like also take floats. Operations on elements round as they are
+ * written, so that an element is the same wherever a loop is split or vectorised; only sums over a loop may be reordered (add_term). */
 
 LLVMValueRef add(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
+/* One more term of a sum over a loop. */
+LLVMValueRef add_term(Codegen *cg, LLVMValueRef sum, LLVMValueRef x);
 LLVMValueRef sub(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef mul(Codegen *cg, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef add_const(Codegen *cg, LLVMValueRef a, int64_t b);

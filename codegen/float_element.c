@@ -119,9 +119,9 @@ static LLVMValueRef float_round(Codegen *cg, const Node *node, const LLVMValueRe
     unit = smin(cg, smax(cg, unit, const32(cg, -126)), const32(cg, 126));
     LLVMValueRef up = LLVMBuildShl(cg->builder, sub(cg, const32(cg, 127), unit), const32(cg, 23), "");
     LLVMValueRef down = LLVMBuildShl(cg->builder, add_const(cg, unit, 127), const32(cg, 23), "");
-    LLVMValueRef units = LLVMBuildFMul(cg->builder, in[0], LLVMBuildBitCast(cg->builder, up, cg->f32, ""), "");
+    LLVMValueRef units = mul(cg, in[0], LLVMBuildBitCast(cg->builder, up, cg->f32, ""));
     units = attr_int(node, "truncate", 0) != 0 ? float_truncated(cg, units) : float_nearest(cg, units);
-    return LLVMBuildFMul(cg->builder, units, LLVMBuildBitCast(cg->builder, down, cg->f32, ""), "");
+    return mul(cg, units, LLVMBuildBitCast(cg->builder, down, cg->f32, ""));
 }
 
 static LLVMValueRef float_inside(Codegen *cg, const Node *node, const LLVMValueRef *in) {

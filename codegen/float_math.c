@@ -25,20 +25,24 @@ LLVMValueRef float_abs(Codegen *cg, LLVMValueRef x) {
     return unary(cg, "llvm.fabs", x);
 }
 
+/* One rounding where the CPU has such an instruction. */
+static LLVMValueRef multiply_add(Codegen *cg, LLVMValueRef a, LLVMValueRef b, LLVMValueRef c) {
+    LLVMTypeRef type = LLVMTypeOf(a);
+    return intrinsic(cg, "llvm.fmuladd", &type, 1, (LLVMValueRef[]){a, b, c}, 3);
+}
+
 /* Coefficients from the highest power down. */
 static LLVMValueRef polynomial(Codegen *cg, LLVMValueRef x, const double *coefficient, int count) {
     LLVMValueRef y = LLVMConstReal(LLVMTypeOf(x), coefficient[0]);
     for (int i = 1; i < count; i++)
-        y = add(cg, mul(cg, y, x), LLVMConstReal(LLVMTypeOf(x), coefficient[i]));
+        y = multiply_add(cg, y, x, LLVMConstReal(LLVMTypeOf(x), coefficient[i]));
     return y;
 }
 
 #define POLYNOMIAL(cg, x, ...) polynomial(cg, x, (const double[]){__VA_ARGS__}, (int)(sizeof((double[]){__VA_ARGS__}) / sizeof(double)))
 
-/* Exact operations: reordering would undo the parts of a constant. */
 static LLVMValueRef minus_times(Codegen *cg, LLVMValueRef x, LLVMValueRef n, double part) {
-    LLVMValueRef product = LLVMBuildFMul(cg->builder, n, LLVMConstReal(LLVMTypeOf(n), part), "");
-    return LLVMBuildFSub(cg->builder, x, product, "");
+    return multiply_add(cg, n, LLVMConstReal(LLVMTypeOf(n), -part), x);
 }
 
 static LLVMValueRef clamp(Codegen *cg, LLVMValueRef x, double low, double high) {
@@ -57,7 +61,7 @@ static LLVMValueRef if_small(Codegen *cg, LLVMValueRef x, LLVMValueRef whole) {
 
 LLVMValueRef float_nearest(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef large = float_const(cg, 0x1p23);
-    LLVMValueRef whole = LLVMBuildFSub(cg->builder, LLVMBuildFAdd(cg->builder, float_abs(cg, x), large, ""), large, "");
+    LLVMValueRef whole = sub(cg, add(cg, float_abs(cg, x), large), large);
     return if_small(cg, x, whole);
 }
 
@@ -69,7 +73,7 @@ LLVMValueRef float_truncated(Codegen *cg, LLVMValueRef x) {
 /* The nearest whole number for |x| < 2^22, or 2^51 in double precision: no fraction is left beside 1.5 times the next power. */
 static LLVMValueRef near_whole(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef large = LLVMConstReal(LLVMTypeOf(x), LLVMTypeOf(x) == cg->f64 ? 0x1.8p52 : 0x1.8p23);
-    return LLVMBuildFSub(cg->builder, LLVMBuildFAdd(cg->builder, x, large, ""), large, "");
+    return sub(cg, add(cg, x, large), large);
 }
 
 static LLVMValueRef as_float(Codegen *cg, LLVMValueRef bits) {
@@ -86,7 +90,7 @@ static LLVMValueRef small_exp(Codegen *cg, LLVMValueRef r) {
 /* e^x = 2^n * e^r with |r| <= ln 2 / 2; below 2^-126 it is 0. */
 LLVMValueRef float_exp(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef limited = clamp(cg, x, -87.33654, 88.72283);
-    LLVMValueRef n = near_whole(cg, LLVMBuildFMul(cg->builder, limited, float_const(cg, 1.44269504088896341), ""));
+    LLVMValueRef n = near_whole(cg, mul(cg, limited, float_const(cg, 1.44269504088896341)));
     LLVMValueRef r = minus_times(cg, minus_times(cg, limited, n, 0.693359375), n, -2.12194440e-4);
     LLVMValueRef y = add(cg, small_exp(cg, r), float_const(cg, 1));
     /* In two factors, for n may be 128. */
@@ -94,7 +98,7 @@ LLVMValueRef float_exp(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef parts[2] = {half, sub(cg, exponent, half)};
     for (int i = 0; i < 2; i++) {
         LLVMValueRef power = LLVMBuildShl(cg->builder, add_const(cg, parts[i], 127), const32(cg, 23), "");
-        y = LLVMBuildFMul(cg->builder, y, as_float(cg, power), "");
+        y = mul(cg, y, as_float(cg, power));
     }
     y = choose(cg, compare(cg, LLVMIntSLT, x, float_const(cg, -87.33654)), float_const(cg, 0), y);
     y = choose(cg, compare(cg, LLVMIntSGT, x, float_const(cg, 88.72283)), float_const(cg, INFINITY), y);
@@ -102,27 +106,26 @@ LLVMValueRef float_exp(Codegen *cg, LLVMValueRef x) {
 }
 
 LLVMValueRef float_exp_less_one(Codegen *cg, LLVMValueRef x) {
-    LLVMValueRef far = LLVMBuildFSub(cg->builder, float_exp(cg, x), float_const(cg, 1), "");
+    LLVMValueRef far = sub(cg, float_exp(cg, x), float_const(cg, 1));
     return choose(cg, compare(cg, LLVMIntSLT, float_abs(cg, x), float_const(cg, 0.3465)), small_exp(cg, x), far);
 }
 
 /* log x = e * ln 2 + log m with m in [sqrt(1/2), sqrt(2)). */
 LLVMValueRef float_log(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef least = float_const(cg, 1.17549435e-38), small = compare(cg, LLVMIntSLT, x, least);
-    LLVMValueRef scaled = choose(cg, small, LLVMBuildFMul(cg->builder, x, float_const(cg, 33554432.0), ""), x);
+    LLVMValueRef scaled = choose(cg, small, mul(cg, x, float_const(cg, 33554432.0)), x);
     LLVMValueRef bits = LLVMBuildBitCast(cg->builder, scaled, cg->i32, "");
     LLVMValueRef shifted = add_const(cg, bits, -0x3F3504F3); /* sqrt(1/2) */
     LLVMValueRef e = LLVMBuildAShr(cg->builder, shifted, const32(cg, 23), "");
     LLVMValueRef m = as_float(cg, sub(cg, bits, LLVMBuildShl(cg->builder, e, const32(cg, 23), "")));
     LLVMValueRef exponent = LLVMBuildSIToFP(cg->builder, e, cg->f32, "");
-    exponent = LLVMBuildFSub(cg->builder, exponent, choose(cg, small, float_const(cg, 25), float_const(cg, 0)), "");
-    LLVMValueRef f = LLVMBuildFSub(cg->builder, m, float_const(cg, 1), ""), square = mul(cg, f, f);
+    exponent = sub(cg, exponent, choose(cg, small, float_const(cg, 25), float_const(cg, 0)));
+    LLVMValueRef f = sub(cg, m, float_const(cg, 1)), square = mul(cg, f, f);
     LLVMValueRef p = POLYNOMIAL(cg, f, 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
                                 -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1);
     LLVMValueRef y = sub(cg, mul(cg, mul(cg, p, f), square), mul(cg, square, float_const(cg, 0.5)));
     y = minus_times(cg, y, exponent, 2.12194440e-4);
-    y = LLVMBuildFAdd(cg->builder, LLVMBuildFAdd(cg->builder, y, f, ""),
-                      LLVMBuildFMul(cg->builder, exponent, float_const(cg, 0.693359375), ""), "");
+    y = add(cg, add(cg, y, f), mul(cg, exponent, float_const(cg, 0.693359375)));
     LLVMValueRef infinite = float_const(cg, INFINITY), zero = float_const(cg, 0);
     y = choose(cg, compare(cg, LLVMIntEQ, x, infinite), infinite, y);
     y = choose(cg, compare(cg, LLVMIntEQ, x, zero), float_const(cg, -INFINITY), y);
@@ -131,9 +134,9 @@ LLVMValueRef float_log(Codegen *cg, LLVMValueRef x) {
 
 /* What rounding 1 + x took away comes back by the slope of the logarithm. */
 LLVMValueRef float_log_one_more(Codegen *cg, LLVMValueRef x) {
-    LLVMValueRef sum = LLVMBuildFAdd(cg->builder, x, float_const(cg, 1), "");
-    LLVMValueRef lost = LLVMBuildFSub(cg->builder, x, LLVMBuildFSub(cg->builder, sum, float_const(cg, 1), ""), "");
-    return LLVMBuildFAdd(cg->builder, float_log(cg, sum), float_div(cg, lost, sum), "");
+    LLVMValueRef sum = add(cg, x, float_const(cg, 1));
+    LLVMValueRef lost = sub(cg, x, sub(cg, sum, float_const(cg, 1)));
+    return add(cg, float_log(cg, sum), float_div(cg, lost, sum));
 }
 
 LLVMValueRef float_tanh(Codegen *cg, LLVMValueRef x) {
@@ -156,7 +159,7 @@ LLVMValueRef float_erf(Codegen *cg, LLVMValueRef x) {
 /* The quarter turn is taken off in double precision. */
 LLVMValueRef float_sine(Codegen *cg, LLVMValueRef x, int quarters) {
     LLVMValueRef wide = LLVMBuildFPExt(cg->builder, x, cg->f64, "");
-    LLVMValueRef n = near_whole(cg, LLVMBuildFMul(cg->builder, wide, LLVMConstReal(cg->f64, 0.63661977236758134308), ""));
+    LLVMValueRef n = near_whole(cg, mul(cg, wide, LLVMConstReal(cg->f64, 0.63661977236758134308)));
     LLVMValueRef r = minus_times(cg, minus_times(cg, wide, n, 1.5707963267948965580), n, 6.123233995736766e-17);
     r = LLVMBuildFPTrunc(cg->builder, r, cg->f32, "");
     LLVMValueRef whole = clamp(cg, LLVMBuildFPTrunc(cg->builder, n, cg->f32, ""), -2147480000.0, 2147480000.0);

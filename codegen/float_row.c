@@ -14,7 +14,7 @@ static LLVMValueRef get(Codegen *cg, LLVMValueRef local) {
 }
 
 static void add_to(Codegen *cg, LLVMValueRef local, LLVMValueRef x) {
-    local_set(cg, local, add(cg, get(cg, local), x));
+    local_set(cg, local, add_term(cg, get(cg, local), x));
 }
 
 /* A NaN stays out of the maximum and comes back by its exponential. */
@@ -28,7 +28,7 @@ typedef struct {
 } Softmax;
 
 static LLVMValueRef term(Codegen *cg, LLVMValueRef largest, LLVMValueRef x) {
-    return float_exp(cg, LLVMBuildFSub(cg->builder, x, largest, ""));
+    return float_exp(cg, sub(cg, x, largest));
 }
 
 static Softmax softmax_row(Codegen *cg, const Rows *rows, const Row *x) {
@@ -49,7 +49,7 @@ static LLVMValueRef probability(Codegen *cg, const Softmax *soft, LLVMValueRef x
 }
 
 static LLVMValueRef log_probability(Codegen *cg, const Softmax *soft, LLVMValueRef log_sum, LLVMValueRef x) {
-    return LLVMBuildFSub(cg->builder, LLVMBuildFSub(cg->builder, x, soft->largest, ""), log_sum, "");
+    return sub(cg, sub(cg, x, soft->largest), log_sum);
 }
 
 void float_softmax(Codegen *cg, const Node *node) {

@@ -159,7 +159,7 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &walk.nest, r->view), bits);
     if (type == cg->f64)
         x = LLVMBuildFPExt(cg->builder, x, type, "");
-    local_set(cg, place, add(cg, local_get(cg, type, place), x));
+    local_set(cg, place, add_term(cg, local_get(cg, type, place), x));
     while (walk.count > 0)
         walk_out(cg, &walk);
     Loop store = loop_begin(cg, zero, end);

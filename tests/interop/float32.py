@@ -22,7 +22,7 @@ import torch.nn.functional as F
 import common
 import export
 
-RATES = {"lenet5": 0.02, "digits_resnet": 0.05, "digits_norms": 0.02, "resnet20": 0.002}
+RATES = {"lenet5": 0.02, "digits_resnet": 0.05, "digits_norms": 0.02}  # of others 0.002
 MOMENTUM, DECAY, FIRST, FACTOR, LEAST = 0.9, 5e-4, 1e-6, 3, 4e-6
 
 
@@ -32,7 +32,7 @@ def data_of(name):
         images, labels = (np.load(f"{common.ROOT}/models/digits_train_{part}.npy") for part in ("images", "labels"))
         return images.reshape(len(images), 1, 8, 8), labels, 0.3, 0.35
     images, labels = common.fashion_mnist()[:2]
-    if name == "resnet20":
+    if export.MODELS[name][1] == (3, 32, 32):
         images = np.repeat(np.pad(images[:8192], ((0, 0), (0, 0), (2, 2), (2, 2))), 3, 1) // 2
         images += np.random.default_rng(1).integers(0, 128, images.shape, np.uint8)  # plain areas would make ties that rounding decides
     return images, labels, common.MEAN, common.STD
@@ -156,10 +156,10 @@ def main():
             for p in changed.parameters():
                 p.mul_(1 + 2.0 ** -24 * torch.randn(p.shape, generator=noise, dtype=torch.float64)).copy_(p)
         before = weights(start)
-        reference = train_torch(net, x, y, RATES[name], batch)
-        chaos = train_torch(changed, x, y, RATES[name], batch)
+        reference = train_torch(net, x, y, RATES.get(name, 0.002), batch)
+        chaos = train_torch(changed, x, y, RATES.get(name, 0.002), batch)
         expected = logits(net, new)
-        losses, model, same, refused = train_intc(name, images[:count], labels[:count], mean, std, RATES[name], batch, folder.name)
+        losses, model, same, refused = train_intc(name, images[:count], labels[:count], mean, std, RATES.get(name, 0.002), batch, folder.name)
         predicted = outputs(folder.name, images[count:count + batch], mean, std).reshape(expected.shape)
         folder.cleanup()
         ours = measures(losses, exported_weights(model, net), predicted, reference, net, before, expected)

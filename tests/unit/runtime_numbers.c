@@ -168,6 +168,22 @@ static void test_pack_float(void **state) {
     assert_true(intc_rt_pack_float(1, -24, 10, 5) == 1);
 }
 
+static void test_float_tensor(void **state) {
+    (void)state;
+    static const float values[] = {0.0f, 1.5f, -3.25e-20f, 1e-44f, -3.4e38f, 0x1.fffffep-3f};
+    const struct intc_tensor tensor = {.type = INTC_F32, .rank = 1, .dim = {6}, .stride = {1}, .exponent_offset = -1};
+    for (int i = 0; i < 6; i++) {
+        Fixed x = intc_rt_tensor_number((const unsigned char *)values, &tensor, i);
+        assert_true(ldexp((double)x.mantissa, x.exponent) == (double)values[i]);
+        int32_t bits, back = intc_rt_float_bits(x.mantissa, x.exponent);
+        memcpy(&bits, values + i, sizeof bits);
+        assert_true(bits == back);
+    }
+    static const float wild[] = {INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < 3; i++)
+        assert_true(intc_rt_tensor_number((const unsigned char *)wild, &tensor, i).exponent > 900);
+}
+
 static void test_unpack(void **state) {
     (void)state;
     static const float values[] = {0.0f, -0.0f, 1.5f, -3.25e-20f, 1e-44f, 3.4e38f};
@@ -256,6 +272,7 @@ int main(void) {
         cmocka_unit_test(test_schedules),     cmocka_unit_test(test_warmup),        cmocka_unit_test(test_half_cosine),
         cmocka_unit_test(test_sha256),        cmocka_unit_test(test_pack_float),    cmocka_unit_test(test_unpack),
         cmocka_unit_test(test_shuffle),       cmocka_unit_test(test_pixel),         cmocka_unit_test(test_hyper),
+        cmocka_unit_test(test_float_tensor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
