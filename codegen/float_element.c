@@ -183,12 +183,27 @@ static LLVMValueRef float_normalize(Codegen *cg, const Node *node, const LLVMVal
     return node->in_count == 4 ? mul(cg, y, in[3]) : y;
 }
 
+/* One coefficient of the line A * g + B * x + C; part 3, a shift, is nothing to floats. */
+static LLVMValueRef float_norm_slope(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    bool centered = attr_int(node, "centered", 1) != 0;
+    LLVMValueRef density = code_of(cg, in[0]), spread = mul(cg, density, in[3]), first = density;
+    if (node->in_count == 5)
+        first = mul(cg, first, in[4]);
+    switch (attr_int(node, "part", 0)) {
+    case 0:
+        return first;
+    case 1:
+        return negate(cg, mul(cg, first, spread));
+    case 2:
+        return centered ? mul(cg, first, sub(cg, mul(cg, in[1], spread), in[2])) : zero_of(cg);
+    default:
+        return zero_of(cg);
+    }
+}
+
 static LLVMValueRef float_norm_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef u = sub(cg, in[0], mul(cg, normal_of(cg, node, in + 1), in[5]));
-    if (attr_int(node, "centered", 1) != 0)
-        u = sub(cg, u, in[4]);
-    u = mul(cg, u, code_of(cg, in[3]));
-    return node->in_count == 7 ? mul(cg, u, in[6]) : u;
+    (void)node;
+    return add(cg, add(cg, mul(cg, in[2], in[0]), mul(cg, in[3], in[1])), in[4]);
 }
 
 ElementEmitter *float_element(Op op) {
@@ -220,6 +235,7 @@ ElementEmitter *float_element(Op op) {
                                                     [OP_rsqrt] = float_rsqrt,
                                                     [OP_inv_sqrt] = float_inv_sqrt,
                                                     [OP_normalize] = float_normalize,
+                                                    [OP_norm_slope] = float_norm_slope,
                                                     [OP_norm_grad] = float_norm_grad};
     return table[op];
 }
