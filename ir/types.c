@@ -118,8 +118,11 @@ int reals_to_mantissas(const double *real, int64_t n, int bits, int64_t *mantiss
     /* nearbyint rounds half to even in the default mode. */
     if (nearbyint(ldexp(largest, -e)) > top)
         e++;
+    /* A product with a power of two is exact but where it is subnormal, and rounds to 0 there. */
+    double scale = ldexp(1.0, -e);
+    bool plain = isnormal(scale);
     for (int64_t i = 0; i < n; i++)
-        mantissa[i] = (int64_t)nearbyint(ldexp(real[i], -e));
+        mantissa[i] = (int64_t)nearbyint(plain ? real[i] * scale : ldexp(real[i], -e));
     /* Trailing zeros of all mantissas carry no information: an exact tensor gets the mantissas people wrote. */
     for (;;) {
         int64_t any = 0;
