@@ -75,6 +75,17 @@ def resnet20():
     return resnet(3, (16, 32, 64), 3)
 
 
+def resnet18():
+    """ResNet-18 for images of 224 pixels."""
+    head = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    blocks, last = [], 64
+    for number, width in enumerate((64, 128, 256, 512)):
+        for k in range(2):
+            blocks.append(Block(last, width, 2 if number > 0 and k == 0 else 1))
+            last = width
+    return nn.Sequential(*head, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, 1000))
+
+
 def vgg7():
     """Six convolutions and a classifier, as the low-bit literature uses it, at half of its width."""
     def block(i, o):
@@ -168,6 +179,7 @@ MODELS = {
     "digits_resnet": (digits_resnet, (1, 8, 8), ("legacy",)),
     "digits_norms": (digits_norms, (1, 8, 8), ("legacy",)),
     "resnet20": (resnet20, (3, 32, 32), ()),
+    "resnet18": (resnet18, (3, 224, 224), ()),
     "vgg7": (vgg7, (3, 32, 32), ()),
     "mobilenetv2": (mobilenetv2, (3, 32, 32), ()),
     "vit_tiny": (vit_tiny, (3, 32, 32), ()),

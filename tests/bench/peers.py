@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""peers.py [--rounds 9] [--short] [--steps N]: a training step of intc against PyTorch float32 eager, one thread each, batch 128.
+"""peers.py [--models NAME,…] [--threads 1,2] [--rounds 9] [--seconds 3] [--short]: a training step of intc against PyTorch on this CPU.
 
-Runs of both alternate in one session; medians are compared. Networks: the 784-512-512-10 MLP and LeNet-5. A step is forward, backward and SGD
-with momentum on a batch of made-up data that stays in memory. Peak memory is the largest resident set of each process, the framework included.
-Exits 1 unless intc is at least as fast and takes at most a third of the memory. Figures hold for the CPU named in the first line."""
+PyTorch runs in float32 eager, in contiguous and in channels-last order (the faster counts), and beside it float32 under torch.compile and bf16
+autocast. All runs alternate in one session; medians are compared. A step is forward, backward and SGD with momentum on a batch of made-up data that
+stays in memory; a run is at least three steps and --seconds long. Peak memory is the largest resident set of each process, the framework included.
+Exits 1 unless intc is at least as fast as float32 eager and takes at most a third of its memory. --short: the MLP and LeNet-5, one thread, eager alone.
+Figures hold for the CPU named in the first line."""
 import argparse
 import os
 import re
@@ -12,28 +14,39 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
 import common
 import export
 
+BATCHES = {"mlp_bench": 128, "lenet5": 128, "resnet20": 128, "mobilenetv2": 64, "resnet18": 16, "vit_tiny": 32}
+EAGER = ("contiguous", "channels_last")
+VARIANTS = EAGER + ("compiled", "bf16")
+
 PEER = """
-import sys, time, torch, torch.nn.functional as F
+import contextlib, sys, time, torch, torch.nn.functional as F
 sys.path.insert(0, sys.argv[1])
 import export
-torch.set_num_threads(1)
+name, variant, batch, threads, seconds = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6])
+torch.set_num_threads(threads)
 torch.set_flush_denormal(True)
-name, steps = sys.argv[2], int(sys.argv[3])
-net = export.make(name, 1)
+net, x, y = export.make(name, 1), torch.randn(batch, *export.MODELS[name][1]), torch.randint(0, 10, (batch,))
+if variant != "contiguous":
+    net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-x, y = torch.randn(128, *export.MODELS[name][1]), torch.randint(0, 10, (128,))
+loss = torch.compile(lambda: F.cross_entropy(net(x), y)) if variant == "compiled" else lambda: F.cross_entropy(net(x), y)
 def step():
     optimizer.zero_grad()
-    F.cross_entropy(net(x), y).backward()
+    with torch.autocast("cpu", torch.bfloat16) if variant == "bf16" else contextlib.nullcontext():
+        value = loss()
+    value.backward()
     optimizer.step()
-for _ in range(10): step()
-start = time.perf_counter()
-for _ in range(steps): step()
+for _ in range(3): step()
+start, steps = time.perf_counter(), 0
+while steps < 3 or time.perf_counter() - start < seconds:
+    step()
+    steps += 1
 print("ms", (time.perf_counter() - start) / steps * 1000)
 """
 
@@ -66,34 +79,53 @@ def milliseconds(text):
     return 1000 / float(re.search(r"([0-9.]+) ?steps", text).group(1))
 
 
+def row(name, folder, threads, variants, rounds, seconds):
+    """Median milliseconds and largest MB, of the trainer under "intc" and of each variant of PyTorch."""
+    trainer, batch = f"{folder}/trainer", BATCHES[name]
+    once = milliseconds(measure([trainer, "bench", "--threads", threads, "--steps", 1])[0])
+    steps = max(3, int(seconds * 1000 / once))
+    commands = {"intc": [trainer, "bench", "--threads", threads, "--steps", steps]}
+    for variant in variants:
+        commands[variant] = [sys.executable, "-c", PEER, os.path.join(common.ROOT, "models"), name, variant, batch, threads, seconds]
+    runs = {side: [] for side in commands}
+    for _ in range(rounds):
+        for side, command in commands.items():
+            runs[side].append((lambda text, peak: (milliseconds(text), peak))(*measure(command)))
+    return {side: (statistics.median(t for t, _ in found), max(m for _, m in found)) for side, found in runs.items()}
+
+
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--models", default=",".join(BATCHES))
+    parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
+    variants = VARIANTS
     if arguments.short:
-        arguments.rounds, arguments.steps = 5, 50
+        arguments.models, arguments.threads, arguments.rounds, arguments.seconds = "mlp_bench,lenet5", "1", 5, 0.3
+        variants = EAGER
     bounds = common.Bounds()
     import torch
-    print(f"{common.cpu_name()}; PyTorch {torch.__version__}; one thread, batch {common.BATCH}, median of {arguments.rounds} alternating runs")
-    print(f"{'model':10s} {'intc ms':>8s} {'float ms':>9s} {'faster':>7s} {'intc MB':>8s} {'float MB':>9s} {'share':>6s}")
-    for name in ("mlp_bench", "lenet5"):
+    print(f"{common.cpu_name()}; PyTorch {torch.__version__}; median of {arguments.rounds} alternating runs; milliseconds a step, times as fast as eager")
+    print(f"{'model':12s} {'batch':>5s} {'threads':>7s} {'intc':>8s} {'eager':>8s} {'faster':>7s} {'compiled':>8s} {'bf16':>8s} "
+          f"{'MB':>7s} {'eager MB':>8s} {'share':>6s} {'compile s':>9s} {'binary KB':>9s}")
+    for name in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
             export.export(export.make(name, 1), name, f"{folder}/model.onnx")
-            common.compile_model(f"{folder}/model.onnx", f"{folder}/trainer")
-            times, memory = ([], []), ([], [])
-            for _ in range(arguments.rounds):
-                for side, command in enumerate(([f"{folder}/trainer", "bench", "--threads", 1],
-                                                [sys.executable, "-c", PEER, os.path.join(common.ROOT, "models"), name, arguments.steps])):
-                    text, peak = measure(command)
-                    times[side].append(milliseconds(text))
-                    memory[side].append(peak)
-        mine, theirs = (statistics.median(t) for t in times)
-        small, large = (max(m) for m in memory)
-        print(f"{name:10s} {mine:8.2f} {theirs:9.2f} {theirs / mine:6.2f}x {small:8.1f} {large:9.1f} {small / large:6.2f}", flush=True)
-        bounds.hold(mine <= theirs, f"{name}: {mine:.2f} ms a step, PyTorch {theirs:.2f}")
-        bounds.hold(small * 3 <= large, f"{name}: {small:.1f} MB at the peak, PyTorch {large:.1f}")
+            start = time.time()
+            common.compile_model(f"{folder}/model.onnx", f"{folder}/trainer", BATCHES[name])
+            compile_seconds, size = time.time() - start, os.path.getsize(f"{folder}/trainer") / 1024
+            for threads in arguments.threads.split(","):
+                found = row(name, folder, int(threads), variants, arguments.rounds, arguments.seconds)
+                mine, small = found["intc"]
+                theirs, large = min(found[variant] for variant in EAGER)
+                others = " ".join(f"{found[v][0]:8.2f}" if v in found else f"{'–':>8s}" for v in ("compiled", "bf16"))
+                print(f"{name:12s} {BATCHES[name]:5d} {threads:>7s} {mine:8.2f} {theirs:8.2f} {theirs / mine:6.2f}x {others} "
+                      f"{small:7.1f} {large:8.1f} {small / large:6.2f} {compile_seconds:9.1f} {size:9.0f}", flush=True)
+                bounds.hold(mine <= theirs, f"{name}, {threads} threads: {mine:.2f} ms a step, PyTorch {theirs:.2f}")
+                bounds.hold(small * 3 <= large, f"{name}, {threads} threads: {small:.1f} MB at the peak, PyTorch {large:.1f}")
     bounds.close()
 
 
