@@ -9,6 +9,8 @@
 #include "runtime/fixed.h"
 
 enum { NARROW_BITS = 8, MASTER_BITS = 16, SCALAR_BITS = 31, HYPER_BITS = 32, ANY_BITS = 64 };
+/* Bits that an operand of a sum must keep: a gradient is rounded to 8 at the end of a chain, an activation has 7. */
+enum { LEAST_GRADIENT_BITS = 12, LEAST_FORWARD_BITS = 6 };
 /* Accumulators keep one bit for a rounding and one for the sign. */
 #define WIDE_BOUND ((int64_t)1 << 61)
 
@@ -402,8 +404,58 @@ static int widest(const Node *node) {
     return best;
 }
 
-/* Infers the node's widths; narrows operands to 16 bits where the result would not fit 64. */
+static bool is_sum(const Node *node) {
+    ExponentRule rule = op_info(node->op)->exponent;
+    return (rule == RULE_ALIGN || rule == RULE_FIRST) && node->op != OP_weighted_sum;
+}
+
+/* Places that the exponent rule of a sum takes from an operand, however small its mantissas are: its bound must not overflow. */
+static int lost_places(const Node *sum, int k) {
+    int terms = sum->op == OP_concat ? 0 : intc_bit_length((uint64_t)(sum->in_count - 1));
+    int lost = intc_bit_length((uint64_t)sum->in[k]->bound) + terms - node_align_bits(sum);
+    return lost > 0 ? lost : 0;
+}
+
+/* Significant bits that the largest mantissa may be counted on to have; a sum's bound says nothing about them. */
+static int significant(const Value *value) {
+    int own = intc_bit_length((uint64_t)value->bound), best = 0;
+    const Node *node = value->def;
+    if (node == NULL)
+        return own;
+    if (node->op == OP_rescale) { /* which only narrows */
+        best = significant(node->in[0]);
+        return best < own ? best : own;
+    }
+    if (op_info(node->op)->kind == KIND_CONTRACT)
+        return own - 4;
+    if (node->op == OP_mul_const || node->op == OP_leaky_relu)
+        return significant(node->in[0]) + own - intc_bit_length((uint64_t)node->in[0]->bound);
+    if (!is_sum(node))
+        return op_info(node->op)->exponent == RULE_SAME ? significant(node->in[0]) : own;
+    for (int k = 0; k < node->in_count; k++) {
+        int bits = significant(node->in[k]) - lost_places(node, k);
+        best = bits > best ? bits : best;
+    }
+    return best;
+}
+
+/* Sums of sums lose two places each: a wide operand that would be left with too few is brought to 16 bits first. */
+static void keep_significant(Scaler *s, Node *node) {
+    int least = node->phase == PHASE_FORWARD ? LEAST_FORWARD_BITS : LEAST_GRADIENT_BITS;
+    for (int k = 0; k < node->in_count && is_sum(node); k++) {
+        Value *in = node->in[k];
+        if (in->def == NULL || lost_places(node, k) == 0 || significant(in) - lost_places(node, k) >= least)
+            continue;
+        Value *narrow = rescale(s, in, MASTER_BITS, true, position(s->graph, node));
+        for (int i = k; i < node->in_count; i++)
+            if (node->in[i] == in)
+                node->in[i] = narrow;
+    }
+}
+
+/* Infers the node's widths; narrows operands to 16 bits where the result would not fit 64, or where sums would wear them out. */
 static bool infer(Scaler *s, Node *node, Diag *diag) {
+    keep_significant(s, node);
     node_infer_width(node);
     while (!node->out[0]->integer && node->out[0]->bound > WIDE_BOUND) {
         int k = widest(node);

@@ -67,6 +67,33 @@ static void check_case(const Case *test) {
     check_width(test, VALUE_PARAM);
 }
 
+/* Sums of sums keep their bits: ten operands of 8 bits one after another, as gradients of a value that is used often are added. */
+static void check_chain(void) {
+    Arena *arena = arena_new();
+    Graph *graph = graph_new(arena, "chain");
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 7;
+    Value *sum = real_value(graph, VALUE_CONST, "x0", parse_shape("3x4"), 9, false, &state);
+    for (int i = 1; i < 10; i++)
+        sum = build(graph, OP_add, NULL,
+                    INPUTS(sum, real_value(graph, VALUE_CONST, arena_printf(arena, "x%d", i), parse_shape("3x4"), 9, false, &state)),
+                    NO_ATTRS);
+    graph_output(graph, "y", ROLE_LOSS, sum);
+    Diag *diag = diag_new(NULL);
+    CHECK(pass_exponents(graph, &(PassOptions){.bits = 8}, diag), "chain: exponents refuses");
+    Eval *exact = eval_new(graph, EVAL_INTEGER), *real = eval_new(graph, EVAL_REAL);
+    eval_run(exact);
+    eval_run(real);
+    for (int64_t k = 0; k < shape_elements(sum->shape); k++)
+        CHECK(fabs(integer_at(exact, sum, k) - real_at(real, sum, k)) <= 1.0 / 64, "chain: element %lld is %.9g in integers, %.9g in reals",
+              (long long)k, integer_at(exact, sum, k), real_at(real, sum, k));
+    eval_free(exact);
+    eval_free(real);
+    diag_free(diag);
+    arena_free(arena);
+}
+
 int main(void) {
+    check_chain();
     return report("width", for_each_case(check_case));
 }
