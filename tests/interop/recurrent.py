@@ -3,8 +3,9 @@
 
 LSTM, GRU and RNN, of one direction and of two, stacked, with a linear layer on the last step, exported in training mode. By the interpreter's real mode
 (`real_step`) the loss is within 1e-4 of PyTorch's in double precision, and of every parameter's gradient max |found - expected| within 1e-4 of max
-|expected|. The compiled step equals the interpreter's integer mode (`step`) bit for bit over five steps. The small nets are also trained on made-up
-sequences, and the int8 export equals `predict` bit for bit in ONNX Runtime. Exit status 77 where PyTorch is missing. REAL_STEP and STEP name the
+|expected|. The compiled step equals the interpreter's integer mode (`step`) bit for bit over five steps. The nets are also trained on made-up
+sequences, in integers and in float32 with the same options: the integer loss ends at most 0.1 above; and the int8 export equals `predict` bit for bit in
+ONNX Runtime. Exit status 77 where PyTorch is missing. REAL_STEP and STEP name the
 programs (default build/tests/e2e/real_step and step)."""
 import contextlib
 import io
@@ -79,7 +80,8 @@ def gradients(net, x, y):
     if sorted(found) != sorted(expected):
         return off, float("inf")
     for name, wanted in expected.items():
-        worst = max(worst, np.abs(found[name] - wanted).max() / np.abs(wanted).max())
+        length, error = np.abs(wanted).max(), np.abs(found[name] - wanted).max()
+        worst = max(worst, error / length if length > 0 else float(error > 0))  # the backward direction of the last step sees no state: zero
     return off, worst
 
 
@@ -92,7 +94,7 @@ def native():
 
 
 def trained(rng):
-    """The loss at the end, and whether the int8 export equals `predict`; the label is the feature with the largest sum."""
+    """The losses at the end, of float32 and of integers, and whether the int8 export equals `predict`; the label is the feature with the largest sum."""
     import onnxruntime
     x = rng.normal(size=(512, STEPS, FEATURES)).astype(np.float32)
     y = x.sum(1)[:, :CLASSES].argmax(1).astype(np.int64)
@@ -123,7 +125,7 @@ def main():
             steps = native()
             export(net, x, "net.onnx", True)
             single, loss, equal = trained(np.random.default_rng(2))
-        good = off <= BOUND and worst <= BOUND and steps.endswith(" 0 tensors differ") and loss < 0.5 * np.log(CLASSES) and equal
+        good = off <= BOUND and worst <= BOUND and steps.endswith(" 0 tensors differ") and loss <= single + 0.1 and equal
         print(f"{name:20} loss {off:.1e}, gradients {worst:.1e}; {steps}; trained to {loss:.3f}, float32 {single:.3f}; int8 {'equal' if equal else 'DIFFERS'}"
               f"{'' if good else '  FAILED'}")
         failed = failed or not good
