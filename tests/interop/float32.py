@@ -4,8 +4,8 @@
 Each model is trained twice from the same weights on the same batches with SGD, momentum, Nesterov and weight decay: by PyTorch, float32, and by a
 trainer compiled with --arith=float32. Prints the relative difference of the losses of the first step, of the first ten and of all, the
 difference of the weights at the end (norm of the difference over the norm of what training changed), and of the outputs on new images. Two correct
-float32 programs differ in the order of their sums, and training makes any difference grow; how fast is shown beside it by PyTorch again, from weights
-changed in their last place (relative 2^-24). ONNX's BatchNormalization keeps the variance of the population, PyTorch's the unbiased one; the outputs
+float32 programs differ in the order of their sums, and training makes any difference grow; how fast is shown beside it by PyTorch again, the
+farthest of three runs from weights changed in their last place (relative 2^-24); one flipped comparison can set any two runs apart. ONNX's BatchNormalization keeps the variance of the population, PyTorch's the unbiased one; the outputs
 are compared with PyTorch under ONNX's. Exits 1 unless the first loss differs by at most 1e-6 and every other measure by at most
 3 times what the changed weights make, plus 4e-6. Also: resuming gives the same bytes, and int8 export is refused in a sentence."""
 import argparse
@@ -114,6 +114,14 @@ def distance(ours, theirs, start):
     return (difference / change) ** 0.5
 
 
+def changed_in_last_place(net, seed):
+    changed, noise = copy.deepcopy(net), torch.Generator().manual_seed(3 + seed)
+    with torch.no_grad():
+        for p in changed.parameters():
+            p.copy_(p.double() * (1 + 2.0 ** -24 * torch.randn(p.shape, generator=noise, dtype=torch.float64)))
+    return changed
+
+
 def weights(net):
     return [p.detach().numpy().astype(np.float64) for p in net.parameters()]
 
@@ -151,19 +159,18 @@ def main():
         folder = tempfile.TemporaryDirectory()
         export.export(copy.deepcopy(start), name, f"{folder.name}/model.onnx")
         take_buffers(start, f"{folder.name}/model.onnx")
-        net, changed, noise = copy.deepcopy(start), copy.deepcopy(start), torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            for p in changed.parameters():
-                p.mul_(1 + 2.0 ** -24 * torch.randn(p.shape, generator=noise, dtype=torch.float64)).copy_(p)
-        before = weights(start)
+        net, before = copy.deepcopy(start), weights(start)
         reference = train_torch(net, x, y, RATES.get(name, 0.002), batch)
-        chaos = train_torch(changed, x, y, RATES.get(name, 0.002), batch)
         expected = logits(net, new)
+        theirs = np.zeros(5)
+        for seed in range(3):
+            changed = changed_in_last_place(start, seed)
+            losses = train_torch(changed, x, y, RATES.get(name, 0.002), batch)
+            theirs = np.maximum(theirs, measures(losses, weights(changed), logits(changed, new), reference, net, before, expected))
         losses, model, same, refused = train_intc(name, images[:count], labels[:count], mean, std, RATES.get(name, 0.002), batch, folder.name)
         predicted = outputs(folder.name, images[count:count + batch], mean, std).reshape(expected.shape)
         folder.cleanup()
         ours = measures(losses, exported_weights(model, net), predicted, reference, net, before, expected)
-        theirs = measures(chaos, weights(changed), logits(changed, new), reference, net, before, expected)
         for who, row in (("intc", ours), ("last place", theirs)):
             print(f"{name:14s} {who:10s}" + "".join(f" {v:8.1e}" for v in row), flush=True)
         bounds.hold(ours[0] <= FIRST, f"{name}: the first loss differs by {ours[0]:.1e}")
