@@ -72,8 +72,8 @@ typedef struct Codegen {
     LLVMValueRef all_places;       /* stands for the tables of all calls until share_close makes them one array */
     LLVMValueRef *numbers;
     int number_count, number_room;
-    int64_t scratch;               /* bytes of scratch used by the current node, after the planned arena */
-    int64_t scratch_size;          /* the most any node used */
+    int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
+    int64_t scratch_size; /* the most any node used */
     Region regions[MAX_REGIONS];
     int region_count;
     Access *accesses;
