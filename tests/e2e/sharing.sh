@@ -1,0 +1,14 @@
+#!/bin/bash
+# Equal kernels of a module are one function: training calls kernels far more often than it has them, and no two bodies are equal.
+. "$(dirname "$0")/common.sh"
+
+"$INTC" --batch=32 -O0 --emit=llvm "$MODELS/digits_resnet.onnx" -o module.ll
+kernels=$(grep -c '^define internal void @' module.ll)
+calls=$(sed -n '/^define internal void @intc_entry_/,/^}/p' module.ll | grep -c 'call void @')
+[ "$calls" -ge $((2 * kernels)) ] || fail "$calls calls of $kernels kernels"
+
+# A body without its name, one a line.
+bodies=$(sed -n '/^define internal void @/,/^}/p' module.ll | sed 's/^define internal void @[^(]*/define/' | tr '\n' ' ' | sed 's/ } /\n/g')
+equal=$(printf '%s\n' "$bodies" | sort | uniq -d | wc -l)
+[ "$equal" = 0 ] || fail "$equal bodies are there more than once"
+echo "$kernels kernels, $calls calls"
