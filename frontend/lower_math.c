@@ -361,8 +361,8 @@ bool lower_dropout(OnnxNode *node) {
         return node_refuse(node, "in training mode draws random numbers");
     if (!node->importer->training || training == 0 || ratio == 0)
         return node_alias(node, 0, 0) && set_full_mask(node);
-    if (node_wants(node, 1))
-        return node_refuse(node, "output 1 (mask) is not supported while training");
+    if (node_wants(node, 1) && node->since < 10)
+        return node_refuse(node, "output 1 (mask) of this opset is not supported while training");
     Value *value = node_value(node, 0);
     if (value == NULL)
         return false;
@@ -371,6 +371,8 @@ bool lower_dropout(OnnxNode *node) {
     Value *mask = node_emit(
         node, OP_random_mask, NULL, 0,
         ATTRS(ATTR_L("shape", shape.rank, shape.dim), ATTR_R("ratio", ratio), ATTR_I("stream", node->importer->graph->value_count)));
-    Value *kept = mask == NULL ? NULL : node_emit(node, OP_gate, INPUTS(value, mask), NO_ATTRS);
+    if (mask == NULL || !node_set_typed(node, 1, mask, ONNX__TENSOR_PROTO__DATA_TYPE__BOOL))
+        return false;
+    Value *kept = node_emit(node, OP_gate, INPUTS(value, mask), NO_ATTRS);
     return node_set(node, 0, node_mul_const(node, kept, ratio == 1 ? 0 : 1 / (1 - ratio)));
 }

@@ -3,6 +3,7 @@
 #include "frontend/importer.h"
 
 #include <math.h>
+#include <string.h>
 
 #define TYPE(name) ONNX__TENSOR_PROTO__DATA_TYPE__##name
 
@@ -54,6 +55,22 @@ static Value *to_small_float(OnnxNode *node, Value *x, int type) {
     return node_emit(node, OP_gate, INPUTS(y, number), NO_ATTRS);
 }
 
+/* To a power of two, at least the smallest of the type: 2^floor(log2 x), and twice that for the rest of the way up. */
+static Value *to_scale(OnnxNode *node, Value *x) {
+    const char *mode = node_attr_text(node, "round_mode", "up");
+    bool up = strcmp(mode, "up") == 0;
+    if (!up && strcmp(mode, "down") != 0) {
+        node_refuse(node, "attribute 'round_mode' is \"%s\", expected \"up\" or \"down\"", mode);
+        return NULL;
+    }
+    Value *y = rounded(node, x, 1, -127, true);
+    if (up) {
+        Value *above = node_emit(node, OP_positive, INPUTS(node_emit(node, OP_sub, INPUTS(x, y), NO_ATTRS)), NO_ATTRS);
+        y = node_emit(node, OP_add, INPUTS(y, node_emit(node, OP_gate, INPUTS(y, above), NO_ATTRS)), NO_ATTRS);
+    }
+    return y == NULL ? NULL : node_clip(node, y, ldexp(1, -127), INFINITY);
+}
+
 Value *node_cast_value(OnnxNode *node, Value *x, int from, int to, bool saturate) {
     int bits;
     bool has_sign;
@@ -61,6 +78,8 @@ Value *node_cast_value(OnnxNode *node, Value *x, int from, int to, bool saturate
         node_refuse(node, "to %s with saturate=0 makes NaN or infinity, which integers do not have", onnx_type_name(to));
         return NULL;
     }
+    if (to == NEWER_FLOAT8E8M0)
+        return to_scale(node, x);
     if (onnx_small_float(to) != NULL || to == TYPE(BFLOAT16))
         return to_small_float(node, x, to);
     if (!narrow_integer(to, &bits, &has_sign)) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""recurrent.py: recurrent networks against PyTorch.
+"""recurrent.py [--only NAME,…]: recurrent networks against PyTorch.
 
 LSTM, GRU and RNN, of one direction and of two, stacked, with a linear layer on the last step, exported in training mode. By the interpreter's real mode
 (`real_step`) the loss is within 1e-4 of PyTorch's in double precision, and of every parameter's gradient max |found - expected| within 1e-4 of max
@@ -7,6 +7,7 @@ LSTM, GRU and RNN, of one direction and of two, stacked, with a linear layer on 
 sequences, in integers and in float32 with the same options: the integer loss ends at most 0.1 above; and the int8 export equals `predict` bit for bit in
 ONNX Runtime. Exit status 77 where PyTorch is missing. REAL_STEP and STEP name the
 programs (default build/tests/e2e/real_step and step)."""
+import argparse
 import contextlib
 import io
 import os
@@ -114,8 +115,11 @@ def trained(rng):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(NETS))
     failed = False
-    for name, (kind, options) in NETS.items():
+    for name in parser.parse_args().only.split(","):
+        kind, options = NETS[name]
         torch.manual_seed(1)
         net = Classifier(kind, **options).train()
         x, y = torch.randn(BATCH, STEPS, FEATURES), torch.arange(BATCH) % CLASSES
