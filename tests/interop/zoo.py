@@ -19,7 +19,6 @@ torchvision or timm is missing. REAL_STEP and STEP name the programs (default bu
 import argparse
 import contextlib
 import gc
-import io
 import json
 import os
 import resource
@@ -97,6 +96,23 @@ def loss_of(net, x, y):
     return torch.nn.functional.cross_entropy(logits(net, x), y)
 
 
+@contextlib.contextmanager
+def silent():
+    """Nothing on the standard streams; the exporters print from C++ too."""
+    kept = os.dup(1), os.dup(2)
+    with open(os.devnull, "w") as null:
+        try:
+            for stream, number in (sys.stdout, 1), (sys.stderr, 2):
+                stream.flush()
+                os.dup2(null.fileno(), number)
+            yield
+        finally:
+            for stream, number in (sys.stdout, 1), (sys.stderr, 2):
+                stream.flush()
+                os.dup2(kept[number - 1], number)
+                os.close(kept[number - 1])
+
+
 def export(net, x, path, exporters):
     """The exporter that took it, and the name of the first output."""
     import onnx
@@ -104,7 +120,7 @@ def export(net, x, path, exporters):
     for exporter in exporters:
         state = {key: value.clone() for key, value in net.state_dict().items()}
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with warnings.catch_warnings(), silent():
                 warnings.simplefilter("ignore")
                 if exporter == "legacy":
                     torch.onnx.export(net, (x,), path, dynamo=False, opset_version=20, training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False)
