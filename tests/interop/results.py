@@ -133,7 +133,7 @@ def main():
     for name in missing:
         make(name, data, arguments.runs)
     if not arguments.only:
-        results_report.write(arguments.runs, RECIPES, os.path.join(common.ROOT, "docs", "results.md"))
+        results_report.write(arguments.runs, RECIPES, list(all_names()), os.path.join(common.ROOT, "docs", "results.md"))
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ def widths(found, model, seed):
             yield f"| {bits} | {run.accuracy:.2f} | " + (f"{far[0]:.4f} | {far[1]:+.4f} |" if far else "– | – |")
 
 
-def write(runs, recipes, page):
-    """The page, and a picture of each model beside its runs."""
+def write(runs, recipes, names, page):
+    """The page, and a picture of each model beside its runs; `names` are those that the whole table has."""
     found = load(runs)
     models = [model for model in recipes if any(m == model for m, _, _ in found)]
     lines = ["# Integer against float32 training", "",
@@ -107,6 +107,10 @@ def write(runs, recipes, page):
                   + (f", {recipe.warmup} steps of warm-up." if recipe.warmup else "."), "", *trajectories(found, model), "",
                   f"![loss curves of {model}](results/{model}.svg)", ""]
         picture(found, model, os.path.join(runs, model + ".svg"))
-    lines += ["## Bit widths", "", "ResNet-20, seed 1, `--bits` of the operands of convolutions and products.", "", *widths(found, "resnet20", 1), ""]
+    if len([kind for model, kind, _ in found if model == "resnet20" and kind.startswith("int")]) > 1:
+        lines += ["## Bit widths", "", "ResNet-20, seed 1, `--bits` of the operands of convolutions and products.", "", *widths(found, "resnet20", 1), ""]
+    missing = [name for name in names if not os.path.exists(path(runs, name))]
+    if missing:
+        lines += ["## Not made yet", "", " ".join(f"`{name}`" for name in missing), ""]
     with open(page, "w") as file:
         file.write("\n".join(lines))
