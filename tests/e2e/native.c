@@ -4,13 +4,13 @@
  * order. Usage: native [CPU [LAYOUT FUSED LEVEL SEED]]; without arguments all. Before: cc can link a shared object. */
 #include "codegen/codegen.h"
 #include "runtime/fixed.h"
+#include "tests/e2e/native_graph.h"
 #include "tests/op/case_list.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-typedef enum { ORDER_ROWS, ORDER_LAST, ORDER_RANDOM, ORDERS } OrderMode;
 static const char *const order_names[ORDERS] = {"row-major", "channels-last", "random order"};
 
 typedef struct {
@@ -322,40 +322,6 @@ static void add_slot(void) {
     build(bench.graph, OP_rescale, NULL, INPUTS(b, slot), ATTRS(ATTR_I("bits", 8), ATTR_S("round", "nearest"), ATTR_I("stream", 0)));
 }
 
-/* --- memory orders --- */
-
-static void shuffle_order(Value *value) {
-    for (int d = value->shape.rank - 1; d > 0; d--) {
-        int64_t k = below(d + 1);
-        uint8_t kept = value->order[d];
-        value->order[d] = value->order[k];
-        value->order[k] = kept;
-    }
-}
-
-static void set_orders(OrderMode mode, Diag *diag) {
-    if (mode == ORDER_LAST)
-        pass_layout(bench.graph, diag);
-    for (int i = 0; mode == ORDER_RANDOM && i < bench.graph->value_count; i++)
-        if (bench.graph->values[i]->kind == VALUE_NODE || bench.graph->values[i]->kind == VALUE_INPUT)
-            shuffle_order(bench.graph->values[i]);
-}
-
-/* Every node's results are outputs, or, for fusion, only those that no node reads. */
-static void add_outputs(bool all) {
-    Graph *graph = bench.graph;
-    bool *read = arena_alloc(bench.arena, (size_t)graph->value_count, sizeof *read);
-    for (int i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < graph->nodes[i]->in_count; k++)
-            read[graph->nodes[i]->in[k]->id] = true;
-    for (int i = 0; i < graph->update_count; i++)
-        read[graph->updates[i].next->id] = true;
-    for (int i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < graph->nodes[i]->out_count; k++)
-            if (all || !read[graph->nodes[i]->out[k]->id])
-                graph_output(graph, graph->nodes[i]->out[k]->name, ROLE_METRIC, graph->nodes[i]->out[k]);
-}
-
 static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     bench.arena = arena_new();
     bench.graph = graph_new(bench.arena, "native");
@@ -376,24 +342,14 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     for (int i = 0; i < bench.graph->node_count; i++)
         node_infer_width(bench.graph->nodes[i]);
     bench.graph->stage = STAGE_SCALED;
-    add_outputs(!fused);
-    set_orders(mode, diag);
+    add_outputs(bench.graph, !fused);
+    set_orders(bench.graph, mode, &bench.random, diag);
     if (fused && !pass_fuse(bench.graph, diag))
         return false;
     return graph_verify(bench.graph, diag) && pass_memplan(&bench.graph, 1, plan, diag);
 }
 
 /* --- running and comparing --- */
-
-static int64_t physical_index(const Value *value, int64_t logical) {
-    int64_t stride[MAX_RANK], at = 0;
-    value_strides(value, stride);
-    for (int d = value->shape.rank - 1; d >= 0; d--) {
-        at += logical % value->shape.dim[d] * stride[d];
-        logical /= value->shape.dim[d];
-    }
-    return at;
-}
 
 static int64_t read_element(const unsigned char *arena, const Value *value, int64_t logical) {
     const unsigned char *at = arena + value->offset + physical_index(value, logical) * type_bytes(value->type);

@@ -3,6 +3,7 @@
  * counters) must be equal, floats within TOLERANCE of the largest number of their tensor: the rounding of sums of up to some thousand
  * float32 terms is below it, a wrong term is far above. Usage: native_float [CPU]. Before: cc can link a shared object. */
 #include "codegen/codegen.h"
+#include "tests/e2e/native_graph.h"
 #include "tests/op/case_list.h"
 
 #include <dlfcn.h>
@@ -10,8 +11,6 @@
 #include <unistd.h>
 
 #define TOLERANCE 2e-6
-
-typedef enum { ORDER_ROWS, ORDER_LAST, ORDER_RANDOM, ORDERS } OrderMode;
 
 static struct {
     Arena *arena;
@@ -121,35 +120,6 @@ static void add_update(void) {
     graph_update(bench.graph, w, next_w);
 }
 
-static void set_orders(OrderMode mode, Diag *diag) {
-    if (mode == ORDER_LAST)
-        pass_layout(bench.graph, diag);
-    for (int i = 0; mode == ORDER_RANDOM && i < bench.graph->value_count; i++) {
-        Value *value = bench.graph->values[i];
-        for (int d = value->shape.rank - 1; d > 0 && (value->kind == VALUE_NODE || value->kind == VALUE_INPUT); d--) {
-            int64_t k = random_below(&bench.random, d + 1);
-            uint8_t kept = value->order[d];
-            value->order[d] = value->order[k];
-            value->order[k] = kept;
-        }
-    }
-}
-
-/* Every node's results are outputs, or, for fusion, only those that no node reads. */
-static void add_outputs(bool all) {
-    Graph *graph = bench.graph;
-    bool *read = arena_alloc(bench.arena, (size_t)graph->value_count, sizeof *read);
-    for (int i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < graph->nodes[i]->in_count; k++)
-            read[graph->nodes[i]->in[k]->id] = true;
-    for (int i = 0; i < graph->update_count; i++)
-        read[graph->updates[i].next->id] = true;
-    for (int i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < graph->nodes[i]->out_count; k++)
-            if (all || !read[graph->nodes[i]->out[k]->id])
-                graph_output(graph, graph->nodes[i]->out[k]->name, ROLE_METRIC, graph->nodes[i]->out[k]);
-}
-
 static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     bench.arena = arena_new();
     bench.graph = graph_new(bench.arena, "native");
@@ -166,8 +136,8 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     add_functions();
     add_update();
     bench.graph->stage = STAGE_UPDATED;
-    add_outputs(!fused);
-    set_orders(mode, diag);
+    add_outputs(bench.graph, !fused);
+    set_orders(bench.graph, mode, &bench.random, diag);
     if (fused && !pass_fuse(bench.graph, diag))
         return false;
     return graph_verify(bench.graph, diag) && pass_memplan(&bench.graph, 1, plan, diag) && graph_verify(bench.graph, diag);
@@ -176,13 +146,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
 /* --- running and comparing --- */
 
 static unsigned char *element(unsigned char *arena, const Value *value, int64_t logical) {
-    int64_t stride[MAX_RANK], at = 0;
-    value_strides(value, stride);
-    for (int d = value->shape.rank - 1; d >= 0; d--) {
-        at += logical % value->shape.dim[d] * stride[d];
-        logical /= value->shape.dim[d];
-    }
-    return arena + value->offset + at * type_bytes(value->type);
+    return arena + value->offset + physical_index(value, logical) * type_bytes(value->type);
 }
 
 static void fill(const Eval *eval, unsigned char *arena) {
