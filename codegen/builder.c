@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Below this much work a kernel is called directly: waking threads costs more. */
+/* Below this much work a kernel runs on the calling thread alone: waking threads costs more. */
 enum { PARALLEL_WORK = 30000 };
 
 /* --- kernels --- */
@@ -114,15 +114,11 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     cg->table = cg->begin = cg->end = NULL;
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
-    LLVMValueRef places = places_table(cg);
-    if (tiles > 1 && work >= PARALLEL_WORK) {
-        LLVMValueRef parallel = LLVMGetNamedFunction(cg->module, "intc_rt_parallel");
-        LLVMValueRef args[] = {cg->entry_pool, kernel, cg->entry_arena, places, const64(cg, tiles)};
-        LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(parallel), parallel, args, 5, "");
-    } else {
-        LLVMValueRef args[] = {cg->entry_arena, places, const64(cg, 0), const64(cg, tiles)};
-        LLVMBuildCall2(cg->builder, cg->kernel_type, kernel, args, 4, "");
-    }
+    const Value *made = cg->node->out[0];
+    LLVMValueRef call = share_call(cg, kernel, places_table(cg), tiles, tiles > 1 && work >= PARALLEL_WORK, name,
+                                   made->onnx_name != NULL ? made->onnx_name : made->name);
+    LLVMValueRef caller = LLVMGetNamedFunction(cg->module, "intc_rt_call"), args[] = {cg->entry_pool, call, cg->entry_arena};
+    LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(caller), caller, args, 3, "");
 }
 
 static int64_t align_up(int64_t bytes) {

@@ -43,6 +43,12 @@ typedef struct {
 /* Functions and tables that are emitted, to be found again by content. */
 typedef struct Shared Shared;
 
+/* An array of the module that grows until share_close; until then its address is that of a stand-in. */
+typedef struct {
+    LLVMValueRef address, *items;
+    int count, room;
+} GrowingTable;
+
 typedef struct Codegen {
     const ModuleSource *source;
     const TargetOptions *target;
@@ -69,9 +75,7 @@ typedef struct Codegen {
     int place_count;
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
-    LLVMValueRef all_places;       /* stands for the tables of all calls until share_close makes them one array */
-    LLVMValueRef *numbers;
-    int number_count, number_room;
+    GrowingTable places_table, calls;
     int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
     int64_t scratch_size; /* the most any node used */
     Region regions[MAX_REGIONS];
@@ -99,6 +103,9 @@ LLVMValueRef const64(const Codegen *cg, int64_t x);
 LLVMTypeRef element_type(const Codegen *cg, Type type); /* i8 to i64, float for T_REAL */
 /* A private constant array of i32 or i64, one for equal contents; returns its address. */
 LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count);
+/* A private constant: any bytes (NULL if there are none), a string that ends in 0, one for equal contents. */
+LLVMValueRef const_bytes(Codegen *cg, const void *bytes, int64_t size);
+LLVMValueRef const_text(Codegen *cg, const char *text);
 /* Whether the target CPU has an LLVM feature: "avx2", "avxvnni", "avx512vnni", "avx512bw". */
 bool target_has(const Codegen *cg, const char *feature);
 
@@ -230,7 +237,10 @@ ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, el
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
 /* The address of a table of places with this content. */
 LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
-/* After the last kernel: the tables of places become data of the module. */
+/* The address of a new row of the table of calls; `name` tells the kind of work, `origin` the value that it makes. */
+LLVMValueRef share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name,
+                        const char *origin);
+/* After the last kernel: the tables of places and calls become data of the module. */
 void share_close(Codegen *cg);
 
 /* --- float32 (--arith=float32): what differs from the integer emitters, which serve both where nothing is computed --- */

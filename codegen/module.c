@@ -23,20 +23,8 @@ typedef struct {
     int count, room;
 } Table;
 
-static LLVMValueRef global_bytes(Codegen *cg, const void *bytes, int64_t size) {
-    if (size == 0)
-        return LLVMConstPointerNull(cg->ptr);
-    LLVMValueRef init = LLVMConstStringInContext2(cg->context, bytes, (size_t)size, true);
-    LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "");
-    LLVMSetInitializer(global, init);
-    LLVMSetGlobalConstant(global, true);
-    LLVMSetLinkage(global, LLVMPrivateLinkage);
-    LLVMSetAlignment(global, 16);
-    return global;
-}
-
 static LLVMValueRef global_text(Codegen *cg, const char *text) {
-    return text == NULL ? LLVMConstPointerNull(cg->ptr) : global_bytes(cg, text, (int64_t)strlen(text) + 1);
+    return text == NULL ? LLVMConstPointerNull(cg->ptr) : const_text(cg, text);
 }
 
 static LLVMValueRef structure(Codegen *cg, LLVMValueRef *fields, int count) {
@@ -226,7 +214,7 @@ static LLVMValueRef model_constant(Codegen *cg, const Table *table, const ModelT
         const TemplateCondition *c = &model->conditions[i];
         conditions[i] = STRUCTURE(cg, const32(cg, c->exponent), const32(cg, c->low), const32(cg, c->high), global_text(cg, c->text));
     }
-    LLVMValueRef bytes = model->bytes == NULL ? LLVMConstPointerNull(cg->ptr) : global_bytes(cg, model->bytes, model->size);
+    LLVMValueRef bytes = model->bytes == NULL ? LLVMConstPointerNull(cg->ptr) : const_bytes(cg, model->bytes, model->size);
     return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), bytes, const64(cg, model->size),
                      model_exponents(cg, table, model), global_array(cg, patches, model->patch_count),
                      global_array(cg, conditions, model->condition_count), const64(cg, model->exponent_count),
@@ -282,7 +270,7 @@ static LLVMValueRef initial_bytes(Codegen *cg, int64_t from, int64_t size) {
             if (value->exponent_offset >= from && value->exponent_offset + 4 <= from + size)
                 put(memory + (value->exponent_offset - from), zero ? INTC_EXPONENT_ZERO : value->exponent, 4);
         }
-    LLVMValueRef global = global_bytes(cg, memory, size);
+    LLVMValueRef global = const_bytes(cg, memory, size);
     free(memory);
     return global;
 }
@@ -340,8 +328,8 @@ void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLV
         global_text(cg, source->loss != NULL ? source->loss : ""), global_array(cg, rows, table.count), slots,
         global_array(cg, models, source->model_count), const64(cg, batch_of(&table)), const64(cg, size), const64(cg, source->state_size),
         const64(cg, source->random_offset), initial_bytes(cg, 0, source->state_size),
-        initial_bytes(cg, source->state_size, source->constants_size), const64(cg, source->constants_size), step,
-        calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
+        initial_bytes(cg, source->state_size, source->constants_size), const64(cg, source->constants_size), cg->calls.address,
+        const64(cg, cg->calls.count), step, calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
     LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "intc_module");
     LLVMSetInitializer(global, init);
     LLVMSetGlobalConstant(global, true);

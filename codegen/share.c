@@ -11,7 +11,7 @@ enum { FIRST_ROOM = 256 };
 struct Shared {
     uint64_t hash;
     LLVMValueRef value; /* NULL: free */
-    const char *text;   /* of a function; NULL: a table */
+    const char *text;   /* of a function or string; NULL: a table */
     const int64_t *data;
     int count;
     LLVMTypeRef type;
@@ -90,6 +90,18 @@ LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extr
     return function;
 }
 
+LLVMValueRef const_bytes(Codegen *cg, const void *bytes, int64_t size) {
+    if (size == 0)
+        return LLVMConstPointerNull(cg->ptr);
+    LLVMValueRef init = LLVMConstStringInContext2(cg->context, bytes, (size_t)size, true);
+    LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "");
+    LLVMSetInitializer(global, init);
+    LLVMSetGlobalConstant(global, true);
+    LLVMSetLinkage(global, LLVMPrivateLinkage);
+    LLVMSetAlignment(global, size < INTC_ARENA_ALIGN ? 1 : 16);
+    return global;
+}
+
 static LLVMValueRef new_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count) {
     LLVMValueRef *items = arena_alloc(cg->memory, (size_t)count, sizeof *items);
     for (int i = 0; i < count; i++)
@@ -118,35 +130,72 @@ LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int
     return place->value = new_table(cg, type, data, count);
 }
 
+/* Appends items of one type; returns the address of the first. */
+static LLVMValueRef growing_add(Codegen *cg, GrowingTable *table, const char *name, const LLVMValueRef *items, int count) {
+    LLVMTypeRef type = LLVMTypeOf(items[0]);
+    if (table->address == NULL) {
+        table->address = LLVMAddGlobal(cg->module, type, name);
+        LLVMSetGlobalConstant(table->address, true);
+    }
+    if (table->count + count > table->room) {
+        LLVMValueRef *before = table->items;
+        table->room = 2 * (table->count + count);
+        table->items = arena_alloc(cg->memory, (size_t)table->room, sizeof *before);
+        if (before != NULL)
+            memcpy(table->items, before, (size_t)table->count * sizeof *before);
+    }
+    LLVMValueRef first = const64(cg, table->count);
+    memcpy(table->items + table->count, items, (size_t)count * sizeof *items);
+    table->count += count;
+    return LLVMConstInBoundsGEP2(type, table->address, &first, 1);
+}
+
+static void growing_close(Codegen *cg, GrowingTable *table) {
+    if (table->address == NULL) {
+        table->address = LLVMConstPointerNull(cg->ptr);
+        return;
+    }
+    LLVMValueRef init = LLVMConstArray2(LLVMTypeOf(table->items[0]), table->items, (uint64_t)table->count);
+    LLVMValueRef whole = LLVMAddGlobal(cg->module, LLVMTypeOf(init), LLVMGetValueName2(table->address, &(size_t){0}));
+    LLVMSetInitializer(whole, init);
+    LLVMSetGlobalConstant(whole, true);
+    LLVMSetLinkage(whole, LLVMPrivateLinkage);
+    LLVMSetAlignment(whole, INTC_ARENA_ALIGN);
+    LLVMReplaceAllUsesWith(table->address, whole);
+    LLVMDeleteGlobal(table->address);
+    table->address = whole;
+}
+
 LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count) {
     if (count == 0)
         return LLVMConstPointerNull(cg->ptr);
-    if (cg->all_places == NULL) {
-        cg->all_places = LLVMAddGlobal(cg->module, cg->i64, "places");
-        LLVMSetGlobalConstant(cg->all_places, true);
-    }
-    if (cg->number_count + count > cg->number_room) {
-        LLVMValueRef *before = cg->numbers;
-        cg->number_room = 2 * (cg->number_room + MAX_PLACES);
-        cg->numbers = arena_alloc(cg->memory, (size_t)cg->number_room, sizeof *cg->numbers);
-        if (before != NULL)
-            memcpy(cg->numbers, before, (size_t)cg->number_count * sizeof *before);
-    }
-    LLVMValueRef first = const64(cg, cg->number_count);
+    LLVMValueRef items[MAX_PLACES];
     for (int i = 0; i < count; i++)
-        cg->numbers[cg->number_count++] = const64(cg, numbers[i]);
-    return LLVMConstInBoundsGEP2(cg->i64, cg->all_places, &first, 1);
+        items[i] = const64(cg, numbers[i]);
+    return growing_add(cg, &cg->places_table, "places", items, count);
+}
+
+LLVMValueRef const_text(Codegen *cg, const char *text) {
+    make_room(cg);
+    Shared wanted = {.text = arena_printf(cg->memory, "text %s", text)};
+    wanted.hash = hash_bytes(wanted.text, strlen(wanted.text));
+    Shared *place = find(cg, &wanted);
+    if (place->value != NULL)
+        return place->value;
+    *place = wanted;
+    cg->shared_count++;
+    return place->value = const_bytes(cg, text, (int64_t)strlen(text) + 1);
+}
+
+/* struct intc_call of runtime/abi.h. */
+LLVMValueRef share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name,
+                        const char *origin) {
+    LLVMValueRef fields[] = {kernel, places, const64(cg, tiles), const64(cg, parallel), const_text(cg, name), const_text(cg, origin)};
+    LLVMValueRef call = LLVMConstStructInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
+    return growing_add(cg, &cg->calls, "calls", &call, 1);
 }
 
 void share_close(Codegen *cg) {
-    if (cg->all_places == NULL)
-        return;
-    LLVMValueRef init = LLVMConstArray2(cg->i64, cg->numbers, (uint64_t)cg->number_count);
-    LLVMValueRef table = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "places.all");
-    LLVMSetInitializer(table, init);
-    LLVMSetGlobalConstant(table, true);
-    LLVMSetLinkage(table, LLVMPrivateLinkage);
-    LLVMSetAlignment(table, INTC_ARENA_ALIGN);
-    LLVMReplaceAllUsesWith(cg->all_places, table);
-    LLVMDeleteGlobal(cg->all_places);
+    growing_close(cg, &cg->places_table);
+    growing_close(cg, &cg->calls);
 }

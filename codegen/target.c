@@ -224,8 +224,7 @@ static void open_types(Codegen *cg) {
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
     cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->i64, cg->i64}, 4, false);
-    LLVMTypeRef parallel = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64}, 5, false);
-    LLVMAddFunction(cg->module, "intc_rt_parallel", parallel);
+    LLVMAddFunction(cg->module, "intc_rt_call", LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->ptr}, 3, false));
 }
 
 bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag) {

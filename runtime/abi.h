@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define INTC_ABI_VERSION 2
+#define INTC_ABI_VERSION 3
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -55,8 +55,18 @@ struct intc_pool;
 typedef void intc_kernel(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end);
 typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 
-/* Calls kernel on disjoint ranges that cover [0, count), on the pool's threads; returns when all are done. Defined by the runtime. */
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count);
+/* One call of a kernel by an entry function. */
+struct intc_call {
+    intc_kernel *kernel;
+    const int64_t *places;
+    int64_t tiles;
+    int64_t parallel;          /* 1: enough work for the pool's threads */
+    const char *name, *origin; /* the kind of work, and the value that it makes; for profiles */
+};
+
+/* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. Defined
+ * by the runtime. */
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
 
 /* An exponent that an exported model needs, computed from the trained state and from exponents before it. */
 enum intc_exponent_kind {
@@ -125,6 +135,8 @@ struct intc_module {
     const unsigned char *initial_state;
     const unsigned char *constants; /* copied to [state_size, state_size + constants_size) at start */
     int64_t constants_size;
+    const struct intc_call *calls; /* of all entries, in the order of their code */
+    int64_t call_count;
     intc_entry *step, *calibrate, *infer;
 };
 

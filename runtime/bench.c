@@ -36,7 +36,7 @@ static void report(const char *what, int64_t steps, int64_t batch, int64_t nanos
            (long long)((Wide)steps * batch * 1000000000 / nanoseconds));
 }
 
-bool intc_rt_bench(const Session *session, int64_t steps, Error *error) {
+bool intc_rt_bench(const Session *session, int64_t steps, bool profile, Error *error) {
     const struct intc_module *module = session->module;
     Fixed rate = FIXED_ZERO, momentum = FIXED_ZERO;
     intc_rt_decimal("0.01", 4, 31, &rate);
@@ -50,11 +50,15 @@ bool intc_rt_bench(const Session *session, int64_t steps, Error *error) {
         if (module->random_offset >= 0)
             intc_rt_store(session->arena + module->random_offset + 8, INTC_I64, i + WARM_UP);
         intc_rt_hyper_write(module, session->arena, &hyper, error);
+        if (profile && i == 0 && !intc_rt_profile_open(module, error))
+            return false;
         started = intc_rt_clock();
         module->step(session->arena, session->pool);
         spent += i >= 0 ? intc_rt_clock() - started : 0;
     }
     report("step", steps, module->batch, spent);
+    if (profile)
+        return intc_rt_profile_close(steps, error);
     spent = 0;
     for (int64_t i = -WARM_UP; i < steps; i++) {
         make_up_all(session, INTC_IN_INFER);

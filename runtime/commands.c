@@ -75,7 +75,7 @@ static bool run(const struct intc_module *module, Options *options, Error *error
     if (good && options->command == COMMAND_TRAIN)
         good = intc_rt_train(&session, options, error);
     else if (good && options->command == COMMAND_BENCH)
-        good = intc_rt_bench(&session, options->steps, error);
+        good = intc_rt_bench(&session, options->steps, options->profile, error);
     else if (good && load_checkpoint(&session, options, &memory, error))
         good = options->command == COMMAND_EXPORT ? intc_rt_export(&session, options->format, options->output.text[0], error)
                                                   : run_inference(&session, options, error);

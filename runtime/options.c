@@ -71,6 +71,8 @@ static const OptionRow rows[] = {
     {"--log", "FILE", "step, epoch, loss, metric, lr, seconds of each step as .csv or .jsonl", COMMAND_TRAIN, OPTION_TEXT, FIELD(log), 0, 0,
      0},
     {"--steps", "N", "steps to measure, default 100", COMMAND_BENCH, OPTION_COUNT, FIELD(steps), 1, MANY, 0},
+    {"--profile", NULL, "print the time of each kind of kernel and of each call in a step", COMMAND_BENCH, OPTION_FLAG, FIELD(profile), 0,
+     0, 0},
     {"--threads", "N", "default: all cores; the result does not depend on it", RUNS, OPTION_COUNT, FIELD(threads), 1, 1024, 0},
 };
 

@@ -104,7 +104,7 @@ typedef struct {
     List data, target, val_data, val_target, output;
     const char *checkpoint, *resume, *save, *log, *format, *optimizer;
     int64_t epochs, max_steps, warmup, calibrate, checkpoint_every, threads, steps, seed;
-    bool no_shuffle, nesterov, keep_best;
+    bool no_shuffle, nesterov, keep_best, profile;
     Fixed lr, momentum, weight_decay;
     Channels mean, std;
     Schedule schedule;
@@ -333,7 +333,16 @@ const struct intc_model *intc_rt_model_find(const struct intc_module *module, co
 /* Writes the first model of the format whose conditions hold. */
 bool intc_rt_export(const Session *session, const char *format, const char *path, Error *error);
 void intc_rt_info(const struct intc_module *module);
-bool intc_rt_bench(const Session *session, int64_t steps, Error *error);
+bool intc_rt_bench(const Session *session, int64_t steps, bool profile, Error *error);
+
+/* --- profile.c: one at a time --- */
+
+bool intc_rt_profile_open(const struct intc_module *module, Error *error);
+/* Around a call of a kernel; the time from begin is handed to end. */
+int64_t intc_rt_profile_begin(void);
+void intc_rt_profile_end(const struct intc_call *call, int64_t started);
+/* Prints the time that each kind of kernel and each call took on average in one of `steps` runs of an entry function. */
+bool intc_rt_profile_close(int64_t steps, Error *error);
 
 /* --- checkpoint.c --- */
 

@@ -125,24 +125,28 @@ static void close_job(struct intc_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
-    if (count <= 0)
-        return;
-    if (!pool || count == 1) {
-        kernel(arena, places, 0, count);
+static void run_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+    if (!pool || !call->parallel || call->tiles <= 1) {
+        call->kernel(arena, call->places, 0, call->tiles);
         return;
     }
-    pool->kernel = kernel;
+    pool->kernel = call->kernel;
     pool->arena = arena;
-    pool->places = places;
-    pool->count = count;
-    pool->piece = (count - 1) / ((pool->workers + 1) * PIECES) + 1;
+    pool->places = call->places;
+    pool->count = call->tiles;
+    pool->piece = (call->tiles - 1) / ((pool->workers + 1) * PIECES) + 1;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
     uint64_t number = (atomic_load_explicit(&pool->job, memory_order_relaxed) >> NUMBER_SHIFT) + 1;
     atomic_store(&pool->job, number << NUMBER_SHIFT | OPEN);
     wake_workers(pool);
     work(pool);
     close_job(pool);
+}
+
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+    int64_t started = intc_rt_profile_begin();
+    run_call(pool, call, arena);
+    intc_rt_profile_end(call, started);
 }
 
 int64_t intc_rt_cores(void) {

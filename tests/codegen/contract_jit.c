@@ -16,10 +16,11 @@ void jit_ranges(int count) {
     ranges = count;
 }
 
-static void run_ranges(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
+static void run_ranges(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
     (void)pool;
-    for (int i = ranges - 1; i >= 0; i--)
-        kernel(arena, places, count * i / ranges, count * (i + 1) / ranges);
+    int64_t parts = call->parallel ? ranges : 1;
+    for (int64_t i = parts - 1; i >= 0; i--)
+        call->kernel(arena, call->places, call->tiles * i / parts, call->tiles * (i + 1) / parts);
 }
 
 static void check(LLVMErrorRef error) {
@@ -82,8 +83,8 @@ static void types(Codegen *cg) {
 }
 
 static void emit(Codegen *cg, const Node *node) {
-    LLVMTypeRef parallel[] = {cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64}, entry[] = {cg->ptr, cg->ptr};
-    LLVMAddFunction(cg->module, "intc_rt_parallel", LLVMFunctionType(cg->none, parallel, 5, false));
+    LLVMTypeRef call[] = {cg->ptr, cg->ptr, cg->ptr}, entry[] = {cg->ptr, cg->ptr};
+    LLVMAddFunction(cg->module, "intc_rt_call", LLVMFunctionType(cg->none, call, 3, false));
     cg->entry = LLVMAddFunction(cg->module, "entry", LLVMFunctionType(cg->none, entry, 2, false));
     function_start(cg, cg->entry);
     cg->arena = cg->entry_arena = LLVMGetParam(cg->entry, 0);
@@ -129,7 +130,7 @@ static intc_entry *load(Codegen *cg, void **engine) {
     check(LLVMOrcCreateLLJIT(&jit, NULL));
     LLVMOrcJITDylibRef library = LLVMOrcLLJITGetMainJITDylib(jit);
     LLVMOrcCSymbolMapPair symbols[] = {
-        {LLVMOrcLLJITMangleAndIntern(jit, "intc_rt_parallel"), {(LLVMOrcExecutorAddress)(uintptr_t)run_ranges, {1, 0}}}};
+        {LLVMOrcLLJITMangleAndIntern(jit, "intc_rt_call"), {(LLVMOrcExecutorAddress)(uintptr_t)run_ranges, {1, 0}}}};
     check(LLVMOrcJITDylibDefine(library, LLVMOrcAbsoluteSymbols(symbols, 1)));
     LLVMOrcDefinitionGeneratorRef process;
     check(LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(&process, LLVMOrcLLJITGetGlobalPrefix(jit), NULL, NULL));

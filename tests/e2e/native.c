@@ -23,8 +23,13 @@ static Bench bench; /* for_each_case passes no context */
 static uint64_t pool_random;
 
 struct intc_pool;
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
     (void)pool;
+    int64_t count = call->tiles;
+    if (!call->parallel) {
+        call->kernel(arena, call->places, 0, count);
+        return;
+    }
     enum { PIECES = 5 };
     int64_t cut[PIECES + 1] = {0};
     cut[PIECES] = count;
@@ -34,7 +39,7 @@ void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char
     for (int i = 0; i < PIECES; i++) {
         int k = (first + i * 3) % PIECES;
         if (cut[k] < cut[k + 1])
-            kernel(arena, places, cut[k], cut[k + 1]);
+            call->kernel(arena, call->places, cut[k], cut[k + 1]);
     }
 }
 

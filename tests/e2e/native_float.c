@@ -19,10 +19,12 @@ static struct {
 } bench; /* for_each_case passes no context */
 
 struct intc_pool;
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
     (void)pool;
-    kernel(arena, places, count / 2, count);
-    kernel(arena, places, 0, count / 2);
+    int64_t half = call->parallel ? call->tiles / 2 : 0;
+    call->kernel(arena, call->places, half, call->tiles);
+    if (half > 0)
+        call->kernel(arena, call->places, 0, half);
 }
 
 /* --- the graph --- */

@@ -21,11 +21,12 @@ struct intc_pool {
     int parts;
 };
 
-void intc_rt_parallel(struct intc_pool *pool, intc_kernel *kernel, unsigned char *arena, const int64_t *places, int64_t count) {
-    int parts = pool->parts;
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+    int parts = call->parallel ? pool->parts : 1;
+    int64_t count = call->tiles;
     for (int i = parts - 1; i >= 0; i--)
         if (count * i / parts < count * (i + 1) / parts)
-            kernel(arena, places, count * i / parts, count * (i + 1) / parts);
+            call->kernel(arena, call->places, count * i / parts, count * (i + 1) / parts);
 }
 
 static Graph *read_graph(Arena *arena, const char *path, const char *name) {

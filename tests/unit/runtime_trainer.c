@@ -363,7 +363,8 @@ static void test_threads(void **state) {
         int64_t expected = 0;
         for (int round = 0; round < 200; round++) {
             int64_t count = round * 37 % COUNT;
-            intc_rt_parallel(pool, add_range, counters, NULL, count);
+            struct intc_call call = {.kernel = add_range, .tiles = count, .parallel = 1};
+            intc_rt_call(pool, &call, counters);
             expected += count;
         }
         int64_t sum = 0;
