@@ -32,8 +32,8 @@ class Recipe:
 RECIPES = {
     "resnet20": Recipe(10, 0.1, 1e-4),
     "vgg7": Recipe(2, 0.05, 5e-4),
-    "mobilenetv2": Recipe(2, 0.05, 4e-5),
-    "vit_tiny": Recipe(2, 0.03, 0, warmup=100),
+    "mobilenetv2": Recipe(1, 0.05, 4e-5),
+    "vit_tiny": Recipe(1, 0.03, 0, warmup=100),
 }
 
 
