@@ -140,6 +140,14 @@ static bool run_exponents(Compilation *c) {
            (pass_exponents(c->graph[TRAIN], &c->options->pass, c->diag) && pass_exponents(c->graph[INFER], &c->options->pass, c->diag));
 }
 
+/* What the loss computes, whether a model or a text names it. */
+static const char *loss_name(const Graph *graph) {
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i].role == ROLE_LOSS)
+            return graph->outputs[i].name;
+    return "none";
+}
+
 /* The state of the inference graph that holds the i-th calibrated exponent. */
 static const Value *slot_value(const Graph *graph, int i) {
     char name[32];
@@ -268,7 +276,7 @@ static bool write_module(const Compilation *c, EmitKind kind) {
                            .model_count = c->model_count,
                            .name = name != NULL ? name + 1 : c->options->input,
                            .options = c->options->summary,
-                           .loss = c->options->import.loss,
+                           .loss = loss_name(c->graph[TRAIN]),
                            .state_size = c->plan.state_size,
                            .constants_size = c->plan.constants_size,
                            .arena_size = c->plan.arena_size,

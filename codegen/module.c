@@ -15,7 +15,7 @@ typedef struct {
     int kind, scope;
     int64_t exponent; /* place of a constant exponent; -1: the value's own */
     int64_t calibrated;
-    int64_t classes;
+    int64_t classes, ignored;
 } Row;
 
 typedef struct {
@@ -69,7 +69,7 @@ static Row *table_add(Table *table, const Value *value, const char *name, int ki
     if (table->count == table->room)
         internal_error("codegen: tensor table overflows");
     Row *row = &table->rows[table->count++];
-    *row = (Row){.value = value, .name = name, .kind = kind, .scope = scope, .exponent = -1, .calibrated = -1};
+    *row = (Row){.value = value, .name = name, .kind = kind, .scope = scope, .exponent = -1, .calibrated = -1, .ignored = INT32_MIN};
     return row;
 }
 
@@ -114,11 +114,21 @@ static void table_collect(const Codegen *cg, Table *table, const Graph *graph, i
     }
 }
 
+/* Whether a node's labels are those of the input, possibly reshaped. */
+static bool reads_labels(const Node *node, const Value *target) {
+    if (node->in_count < 2 || !node->in[1]->integer)
+        return false;
+    const Value *labels = node->in[1];
+    while (labels->def != NULL && labels->def->op == OP_reshape)
+        labels = labels->def->in[0];
+    return labels->kind == VALUE_INPUT && strcmp(labels->name, target->name) == 0;
+}
+
 /* Classes of an integer target or input: the length of the axis that its labels or indices index; 0 if nothing of the graph tells. */
 static int64_t target_classes(const Value *target, const Graph *graph) {
     for (int i = 0; graph != NULL && i < graph->node_count; i++) {
         const Node *node = graph->nodes[i];
-        if (node->in_count < 2 || strcmp(node->in[1]->name, target->name) != 0 || node->in[1]->kind != VALUE_INPUT)
+        if (!reads_labels(node, target))
             continue;
         if (node->op == OP_cross_entropy || node->op == OP_pick || node->op == OP_count_correct || node->op == OP_cross_entropy_grad)
             return node->in[0]->shape.dim[attr_int(node, "axis", 1)];
@@ -128,6 +138,16 @@ static int64_t target_classes(const Value *target, const Graph *graph) {
             return node->out[0]->shape.dim[attr_int(node, "axis", 1)];
     }
     return 0;
+}
+
+/* The label that the loss of an integer target leaves out; INT32_MIN: none. */
+static int64_t target_ignored(const Value *target, const Graph *graph) {
+    for (int i = 0; graph != NULL && i < graph->node_count; i++) {
+        const Node *node = graph->nodes[i];
+        if ((node->op == OP_cross_entropy || node->op == OP_pick) && reads_labels(node, target))
+            return attr_int(node, "ignore_index", INT32_MIN);
+    }
+    return INT32_MIN;
 }
 
 static void table_complete(const Codegen *cg, Table *table) {
@@ -141,6 +161,7 @@ static void table_complete(const Codegen *cg, Table *table) {
             row->classes = target_classes(row->value, source->step);
             if (row->classes == 0)
                 row->classes = target_classes(row->value, source->infer);
+            row->ignored = target_ignored(row->value, source->step);
         }
     }
 }
@@ -172,7 +193,8 @@ static LLVMValueRef tensor_constant(Codegen *cg, const Row *row) {
     int64_t exponent = value->integer ? -1 : row->exponent >= 0 ? row->exponent : value->exponent_offset;
     return STRUCTURE(cg, global_text(cg, row->name), const32(cg, row->kind), const32(cg, row->scope), const32(cg, type_code(value->type)),
                      const32(cg, value->shape.rank), const32(cg, value->integer), const32(cg, bits), eight(cg, dims), eight(cg, strides),
-                     const64(cg, value->offset), const64(cg, exponent), const64(cg, row->calibrated), const64(cg, row->classes));
+                     const64(cg, value->offset), const64(cg, exponent), const64(cg, row->calibrated), const64(cg, row->classes),
+                     const64(cg, row->ignored));
 }
 
 static int table_find(const Table *table, const char *name) {

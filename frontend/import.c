@@ -135,12 +135,19 @@ static void add_input(Importer *importer, const Onnx__ValueInfoProto *info, Batc
     operand->value->onnx_name = operand->name;
 }
 
-/* Exporters store the scalars of a formula as initializers, PyTorch's as val_N: they are no parameters. */
+/* Exporters store the scalars of a formula as initializers, which are no parameters, and name them after the nodes that they make of them:
+ * val_12, sqrt_1 (PyTorch), onnx::Mul_7, /gelu/Constant_output_0 (its older exporter), gelu/mul/x:0, const_fold_opt__9 (TensorFlow, whose
+ * variables are called …/ReadVariableOp:0). */
 static bool is_made_constant(const Onnx__TensorProto *proto, Shape shape) {
-    if (shape.rank == 0)
-        return true;
-    return checked_elements(shape, 1) == 1 && strncmp(proto->name, "val_", 4) == 0 &&
-           strspn(proto->name + 4, "0123456789") == strlen(proto->name + 4);
+    const char *name = proto->name, *number = strrchr(name, '_');
+    if (checked_elements(shape, 1) != 1)
+        return false;
+    bool counted = number != NULL && number[1] != '\0' && strspn(number + 1, "0123456789") == strlen(number + 1);
+    if (shape.rank > 0)
+        return counted && number == name + 3 && strncmp(name, "val", 3) == 0;
+    if (strstr(name, "ReadVariableOp") != NULL)
+        return false;
+    return strpbrk(name, "/:") != NULL || (counted && strchr(name, '.') == NULL);
 }
 
 static void add_initializers(Importer *importer) {
@@ -396,10 +403,24 @@ static void run(Importer *importer) {
     add_outputs(importer);
 }
 
+/* A model does not say whether a single number is a parameter or belongs to a formula. */
+static void report_scalars(const Importer *importer) {
+    const char *names = "";
+    int count = 0;
+    for (int i = 0; i < importer->graph->value_count; i++) {
+        const Value *value = importer->graph->values[i];
+        if (value->kind == VALUE_PARAM && value->shape.rank == 0)
+            names = arena_printf(importer->arena, "%s%s'%s'", names, count++ > 0 ? ", " : "", value->onnx_name);
+    }
+    if (count > 0)
+        diag_note(importer->diag, NULL, "%s: single numbers that learn; --freeze=NAME keeps one that is a constant of the model", names);
+}
+
 /* What the user may not know about the model. */
 static void report_notes(const Importer *importer) {
     const Onnx__GraphProto *graph = importer->file->model->graph;
     int convolutions = importer->convolutions_with_bias, dropouts = importer->frozen_dropouts;
+    report_scalars(importer);
     bool normalised = false;
     for (size_t i = 0; i < graph->n_node && !normalised; i++)
         normalised = graph->node[i]->op_type != NULL && strcmp(graph->node[i]->op_type, "BatchNormalization") == 0;

@@ -24,7 +24,7 @@ typedef struct Operand {
     const Onnx__TensorProto *proto; /* an initializer; decoded at first use */
     const OnnxTensor *constant;
     const OnnxTensor *given;        /* options->known: stands in where a constant is needed */
-    bool learns;                    /* a float initializer with dimensions: a parameter unless it is used as a constant */
+    bool learns;                    /* a float initializer: a parameter unless it is used as a constant */
     bool fixed;                     /* depends on no input */
     bool label;                     /* class labels on their way to a loss */
     int64_t batch_inside;           /* --batch: elements of the batch dimension that belong to one row; 0 = not known */
@@ -240,7 +240,7 @@ void batch_track(OnnxNode *node);
 bool loss_join(Importer *importer);
 /* The model's own loss among its outputs: the loss node's, else the one of a single element; NULL if there is none. */
 Operand *loss_output(Importer *importer);
-/* Bounds a chain of label values by the number of classes and a non-negative ignored label. lower_loss.c */
+/* Bounds a chain of label values by the number of classes and the magnitude of an ignored label. lower_loss.c */
 void label_set_bound(Value *label, int64_t classes, int64_t ignore);
 
 #endif

@@ -1,6 +1,6 @@
 /* Joins the loss: the one of the model, or the one that --loss names on an output. Before: every node lowered and the outputs are
  * predictions. After: the training graph has a scalar loss, the inference graph one a row where it separates, and both the accuracy for
- * class labels. */
+ * class labels. The output of the loss has the name of what it computes. */
 #include "frontend/importer.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ static Value *sum_axes(OnnxNode *node, Value *value, int first) {
 }
 
 /* A loss of values [N, D...]: their mean, or sum, as one scalar in training and one a row in inference. */
-static bool output_loss(OnnxNode *node, Value *values, bool mean) {
+static bool output_loss(OnnxNode *node, const char *name, Value *values, bool mean) {
     Importer *importer = node->importer;
     bool rows = !importer->training;
     int64_t count = values == NULL ? 1 : checked_elements(values->shape, ELEMENT_LIMIT);
@@ -45,7 +45,7 @@ static bool output_loss(OnnxNode *node, Value *values, bool mean) {
         loss = node_mul_const(node, loss, 1.0 / (double)count);
     if (loss == NULL)
         return false;
-    graph_output(importer->graph, "loss", ROLE_LOSS, loss);
+    graph_output(importer->graph, name, ROLE_LOSS, loss);
     return true;
 }
 
@@ -71,9 +71,9 @@ static bool join_own(Importer *importer, Operand *output) {
             Value *scalar = node_reshape(&node, output->value, (Shape){0});
             if (scalar == NULL)
                 return false;
-            graph_output(importer->graph, "loss", ROLE_LOSS, scalar);
+            graph_output(importer->graph, loss->origin.op_type, ROLE_LOSS, scalar);
         }
-    } else if (!output_loss(&node, loss->per_position, loss->mean)) {
+    } else if (!output_loss(&node, loss->origin.op_type, loss->per_position, loss->mean)) {
         return false;
     }
     if (importer->graph->output_count ==
@@ -142,7 +142,7 @@ static bool join_cross_entropy(OnnxNode *node, const Output *output) {
     Value *target = new_target(importer, labels, shape.dim[1]);
     Value *loss =
         node_emit(node, OP_cross_entropy, INPUTS(scores, target), ATTRS(ATTR_I("axis", 1), ATTR_I("ignore_index", (int64_t)INT32_MIN)));
-    return output_loss(node, loss, true) && output_accuracy(node, scores, target);
+    return output_loss(node, "cross-entropy", loss, true) && output_accuracy(node, scores, target);
 }
 
 static bool join_mse(OnnxNode *node, const Output *output) {
@@ -153,7 +153,7 @@ static bool join_mse(OnnxNode *node, const Output *output) {
         return false;
     }
     Value *error = node_emit(node, OP_sub, INPUTS(value, new_target(node->importer, value->shape, 0)), NO_ATTRS);
-    return output_loss(node, node_emit(node, OP_mul, INPUTS(error, error), NO_ATTRS), true);
+    return output_loss(node, "mse", node_emit(node, OP_mul, INPUTS(error, error), NO_ATTRS), true);
 }
 
 bool loss_join(Importer *importer) {

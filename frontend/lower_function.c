@@ -217,6 +217,14 @@ Value *node_power(OnnxNode *node, Value *x, double p) {
 bool lower_pow(OnnxNode *node) {
     Value *x, *p;
     double power;
+    /* A whole exponent of rank 0 belongs to the formula: x may be negative, and then nothing can be learned of it. */
+    Operand *exponent = node_in(node, 1);
+    if (exponent != NULL && exponent->learns && exponent->shape.rank == 0 && exponent->value == NULL) {
+        const OnnxTensor *number = node_constant(node, 1, "the exponent");
+        if (number == NULL)
+            return false;
+        exponent->learns = number->reals[0] != floor(number->reals[0]);
+    }
     if (!node_operands(node, &x, &p))
         return false;
     if (node_scalar_constant(node, 1, &power) && isfinite(power))

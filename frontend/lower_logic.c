@@ -64,8 +64,10 @@ static Value *compare_random(OnnxNode *node, bool less_than, bool *known) {
     *known = random->random_span > 0;
     if (!*known)
         return NULL;
-    const OnnxTensor *limit = operand_constant(node->importer, node->in[1 - at]);
-    if (limit == NULL || limit->reals == NULL || limit->count != 1) {
+    const OnnxTensor *limit = node_constant(node, 1 - at, "what random numbers are compared with");
+    if (limit == NULL)
+        return NULL;
+    if (limit->reals == NULL || limit->count != 1) {
         node_refuse(node, "random numbers are compared with something else than one constant");
         return NULL;
     }

@@ -15,6 +15,7 @@ typedef struct {
 
 void label_set_bound(Value *label, int64_t classes, int64_t ignore) {
     int64_t bound = classes > 1 ? classes - 1 : 1;
+    ignore = ignore < 0 ? -ignore : ignore;
     bound = ignore > bound ? ignore : bound;
     for (; label != NULL; label = label->def != NULL ? label->def->in[0] : NULL)
         if (label->integer && (label->bound > bound || label->bound == 0))
@@ -45,7 +46,7 @@ static bool loss_inputs(OnnxNode *node, Loss *loss) {
     loss->labels = node_value(node, 1);
     if (loss->scores == NULL || loss->labels == NULL)
         return false;
-    label_set_bound(loss->labels, scores.dim[1], loss->ignore == NOTHING_IGNORED ? -1 : loss->ignore);
+    label_set_bound(loss->labels, scores.dim[1], loss->ignore == NOTHING_IGNORED ? 0 : loss->ignore);
     Operand *weights = node_in(node, 2);
     if (weights == NULL)
         return true;

@@ -43,6 +43,7 @@ struct intc_tensor {
     int64_t exponent_offset;   /* of the i32 exponent; -1 for integers and f32 */
     int64_t calibrated_offset; /* of the calibrated exponent (i32) of an input or prediction in infer; -1 otherwise */
     int64_t classes;           /* integers of a batch: labels and indices are in [0, classes); 0 otherwise */
+    int64_t ignored;           /* one more label of a target: it counts for nothing; INT32_MIN: none */
 };
 
 /* After a calibration batch: slot = max(slot, exponent). */

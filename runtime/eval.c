@@ -8,35 +8,27 @@ Wide intc_rt_loss_value(int64_t mantissa, int exponent) {
     return value > limit ? limit : value < -limit ? -limit : value;
 }
 
-int64_t intc_rt_metric_places(const struct intc_module *module) {
-    for (uint32_t i = 0; i < module->tensor_count; i++) {
-        const struct intc_tensor *tensor = module->tensors + i;
-        if (tensor->kind == INTC_TARGET && tensor->integer)
-            return intc_rt_tensor_elements(tensor) / module->batch;
-    }
-    return 1;
-}
-
 static Wide loss_at(const Session *session, const struct intc_tensor *loss, int64_t index) {
     Fixed x = intc_rt_tensor_number(session->arena, loss, index);
     return intc_rt_loss_value(x.mantissa, x.exponent);
 }
 
-/* Adds one batch of `rows` real rows. A scalar loss is a mean over the batch; it means nothing where rows are padding. */
-static void add_batch(const Session *session, const struct intc_tensor *loss, const struct intc_tensor *metric, int64_t rows,
-                      Score *score) {
-    int64_t batch = session->module->batch;
+/* Adds one batch of `rows` real rows. A scalar loss is a mean over the batch; it means nothing where rows are padding. The loss of a row is
+ * a mean over all of its labels: where some are ignored, the sum over the others counts, so that the result is the mean over them. */
+static void add_batch(const Session *session, const Feeds *feeds, const struct intc_tensor *loss, const struct intc_tensor *metric,
+                      int64_t rows, Score *score) {
+    LabelCount labels = intc_rt_label_count(feeds);
     if (loss) {
         bool scalar = intc_rt_tensor_elements(loss) == 1 && loss->rank == 0;
         for (int64_t r = 0; r < rows && !scalar; r++)
-            score->loss += loss_at(session, loss, r);
-        if (scalar && rows == batch)
+            score->loss += loss_at(session, loss, r) * (labels.ignores ? labels.row : 1);
+        if (scalar && rows == feeds->batch)
             score->loss += loss_at(session, loss, 0) * rows;
-        score->loss_count += scalar && rows != batch ? 0 : rows;
+        score->loss_count += !scalar && labels.ignores ? labels.counted : scalar && rows != feeds->batch ? 0 : rows;
     }
     if (metric)
         score->correct += intc_rt_tensor_get(session->arena, metric, 0);
-    score->places += rows * intc_rt_metric_places(session->module);
+    score->places += labels.counted;
 }
 
 bool intc_rt_eval(const Session *session, const Feeds *feeds, Score *score, Error *error) {
@@ -51,10 +43,10 @@ bool intc_rt_eval(const Session *session, const Feeds *feeds, Score *score, Erro
         if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, error))
             return false;
         module->infer(session->arena, session->pool);
-        add_batch(session, loss, metric, rows, score);
+        add_batch(session, feeds, loss, metric, rows, score);
     }
     score->has_loss = score->loss_count > 0;
-    score->has_metric = metric != NULL;
+    score->has_metric = metric != NULL && score->places > 0;
     return true;
 }
 

@@ -89,7 +89,7 @@ static bool check_labels(const Feed *feed, const struct intc_tensor *tensor, Err
             index = 0;
         for (int64_t i = 0; i < feed->elements; i++, index++) {
             int64_t value = intc_rt_data_integer(&file->shape, bytes, i);
-            if (value < low || value > high)
+            if ((value < low || value > high) && (value != tensor->ignored || value == INT32_MIN))
                 return intc_rt_fail(error, "%s: element %lld: expected a label from %lld to %lld for '%s', found %lld", file->path,
                                     (long long)index, (long long)low, (long long)high, tensor->name, (long long)value);
         }
@@ -242,6 +242,35 @@ void intc_rt_feeds_close(Feeds *feeds) {
     free(feeds->items);
     free(feeds->chosen);
     *feeds = (Feeds){0};
+}
+
+/* Labels of one row of the files that are not the ignored one. */
+static int64_t count_row(const Feed *feed, const struct intc_tensor *tensor, int64_t row) {
+    const DataFile *file;
+    const unsigned char *bytes = intc_rt_data_row(&feed->set, row, &file);
+    int64_t count = 0;
+    for (int64_t i = 0; i < feed->elements; i++)
+        count += intc_rt_data_integer(&file->shape, bytes, i) != tensor->ignored;
+    return count;
+}
+
+LabelCount intc_rt_label_count(const Feeds *feeds) {
+    LabelCount labels = {.row = 1};
+    const Feed *target = NULL;
+    const struct intc_tensor *tensor = NULL;
+    for (int i = 0; i < feeds->count && !target; i++) {
+        tensor = feeds->items[i].step ? feeds->items[i].step : feeds->items[i].infer;
+        if (tensor->kind == INTC_TARGET && tensor->integer)
+            target = feeds->items + i;
+    }
+    if (target) {
+        labels.row = target->elements;
+        labels.ignores = tensor->ignored != INT32_MIN;
+    }
+    for (int64_t r = 0; r < feeds->batch; r++)
+        if (feeds->chosen[r] >= 0)
+            labels.counted += labels.ignores && target->set.count > 0 ? count_row(target, tensor, feeds->chosen[r]) : labels.row;
+    return labels;
 }
 
 bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error) {

@@ -16,6 +16,8 @@ static void print_tensor(const struct intc_module *module, const struct intc_ten
         printf(", mapped to %d bits", tensor->bits);
     if (tensor->classes > 0)
         printf(", labels below %lld", (long long)tensor->classes);
+    if (tensor->kind == INTC_TARGET && tensor->integer && tensor->ignored != INT32_MIN)
+        printf(", %lld is ignored", (long long)tensor->ignored);
     if (tensor->exponent_offset >= 0 && tensor->exponent_offset + 4 <= module->state_size) {
         int exponent = intc_rt_exponent(module->initial_state, tensor->exponent_offset);
         if (exponent != INTC_EXPONENT_ZERO)

@@ -217,6 +217,12 @@ typedef struct {
 bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, FeedFailure *failure);
 /* The same; the failure becomes a sentence. */
 bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error);
+/* Labels of the chosen rows, 1 a row where the model has none. */
+typedef struct {
+    int64_t row, counted; /* places of one row; labels of all chosen rows but the ignored ones */
+    bool ignores;         /* the loss leaves out a label */
+} LabelCount;
+LabelCount intc_rt_label_count(const Feeds *feeds);
 
 /* --- tensor.c: elements of the arena --- */
 
@@ -322,8 +328,6 @@ bool intc_rt_eval(const Session *session, const Feeds *feeds, Score *score, Erro
 const char *intc_rt_score_text(const Score *score, char text[160]);
 /* Whether a is better than b: more correct, or the smaller loss without a metric. */
 bool intc_rt_score_better(const Score *a, const Score *b);
-/* Label places of one row that the metric counts. */
-int64_t intc_rt_metric_places(const struct intc_module *module);
 
 /* --- predict.c, export.c, info.c, bench.c --- */
 

@@ -182,8 +182,7 @@ static void report_step(Run *run, Fixed rate) {
                     .epoch = run->step / run->steps_per_epoch + 1,
                     .epochs = run->options->epochs,
                     .total_steps = run->end,
-                    .has_metric = metric != NULL,
-                    .places = module->batch * intc_rt_metric_places(module),
+                    .places = intc_rt_label_count(&run->train).counted,
                     .rate = rate,
                     .nanoseconds = intc_rt_clock() - run->started,
                     .steps_here = run->step + 1 - run->first_step,
@@ -196,7 +195,8 @@ static void report_step(Run *run, Fixed rate) {
         score->loss += line.loss;
         score->loss_count++;
     }
-    if (metric) {
+    if (metric && line.places > 0) {
+        line.has_metric = true;
         line.correct = intc_rt_tensor_get(arena, metric, 0);
         score->has_metric = true;
         score->correct += line.correct;

@@ -511,11 +511,11 @@ static void test_additive_mask(void) {
 /* x scaled by (random < 0.8) / 0.8, as exporters spell dropout. */
 static void test_random_comparison(void) {
     Made *made = linear(13, "2", "y");
-    add_floats(made, "share", 0, NULL, 0.8f);
+    add_floats(made, "share_1", 0, NULL, 0.8f);
     add_node(made, "RandomUniformLike", "y", "u");
-    add_node(made, "Less", "u,share", "l");
+    add_node(made, "Less", "u,share_1", "l");
     add_int(made, add_node(made, "Cast", "l", "f"), "to", 1);
-    add_node(made, "Div", "f,share", "d");
+    add_node(made, "Div", "f,share_1", "d");
     add_node(made, "Mul", "y,d", "z");
     add_output(made, "z");
     Result result = import_made(made, 0, "auto");
@@ -582,8 +582,8 @@ static void check_pattern(const char *chain, Op op, const char *function) {
     static const struct {
         const char *name;
         float value;
-    } scalars[] = {{"zero", 0},    {"half", 0.5f},        {"one", 1},          {"three", 3},           {"six", 6},
-                   {"twenty", 20}, {"root", 1.41421354f}, {"cube", 0.044715f}, {"slope", 0.797884583f}};
+    } scalars[] = {{"zero_1", 0},    {"half_1", 0.5f},        {"one_1", 1},          {"three_1", 3},           {"six_1", 6},
+                   {"twenty_1", 20}, {"root_1", 1.41421354f}, {"cube_1", 0.044715f}, {"slope_1", 0.797884583f}};
     Made *made = linear(20, "2", "y");
     for (size_t i = 0; i < sizeof scalars / sizeof scalars[0]; i++)
         add_floats(made, scalars[i].name, 0, NULL, scalars[i].value);
@@ -606,18 +606,64 @@ static void check_pattern(const char *chain, Op op, const char *function) {
 static void test_patterns(void) {
     check_pattern("Sigmoid:y:a;Mul:y,a:z", OP_gated, "swish");
     check_pattern("Softplus:y:a;Tanh:a:b;Mul:b,y:z", OP_gated, "mish");
-    check_pattern("Div:y,root:a;Erf:a:b;Add:b,one:c;Mul:y,c:d;Mul:d,half:z", OP_gated, "gelu");
-    check_pattern("Mul:y,half:h;Div:y,root:a;Erf:a:b;Add:one,b:c;Mul:h,c:z", OP_gated, "gelu");
-    check_pattern("Pow:y,three:a;Mul:a,cube:b;Add:y,b:c;Mul:c,slope:d;Tanh:d:e;Add:e,one:f;Mul:y,f:g;Mul:half,g:z", OP_gated, "gelu_tanh");
-    check_pattern("Add:y,three:a;Clip:a,zero,six:b;Mul:y,b:c;Div:c,six:z", OP_gated, "hard_swish");
+    check_pattern("Div:y,root_1:a;Erf:a:b;Add:b,one_1:c;Mul:y,c:d;Mul:d,half_1:z", OP_gated, "gelu");
+    check_pattern("Mul:y,half_1:h;Div:y,root_1:a;Erf:a:b;Add:one_1,b:c;Mul:h,c:z", OP_gated, "gelu");
+    check_pattern("Pow:y,three_1:a;Mul:a,cube_1:b;Add:y,b:c;Mul:c,slope_1:d;Tanh:d:e;Add:e,one_1:f;Mul:y,f:g;Mul:half_1,g:z", OP_gated,
+                  "gelu_tanh");
+    check_pattern("Add:y,three_1:a;Clip:a,zero_1,six_1:b;Mul:y,b:c;Div:c,six_1:z", OP_gated, "hard_swish");
     check_pattern("Sigmoid:y:a;Log:a:z", OP_sub, "");
     check_pattern("Softmax:y:a;Log:a:z", OP_log_softmax, "");
-    check_pattern("Exp:y:a;Add:a,one:b;Log:b:z", OP_add, "");
-    check_pattern("Softplus:y:a;Greater:y,twenty:b;Where:b,y,a:z", OP_add, "");
+    check_pattern("Exp:y:a;Add:a,one_1:b;Log:b:z", OP_add, "");
+    check_pattern("Softplus:y:a;Greater:y,twenty_1:b;Where:b,y,a:z", OP_add, "");
     /* What only looks like one stays as it is. */
     check_pattern("Tanh:y:a;Mul:y,a:z", OP_mul, "");
-    check_pattern("Div:y,root:a;Erf:a:b;Add:b,half:c;Mul:y,c:z", OP_mul, "");
-    check_pattern("Exp:y:a;Add:a,half:b;Log:b:z", OP_log, "");
+    check_pattern("Div:y,root_1:a;Erf:a:b;Add:b,half_1:c;Mul:y,c:z", OP_mul, "");
+    check_pattern("Exp:y:a;Add:a,half_1:b;Log:b:z", OP_log, "");
+}
+
+/* Which single numbers learn is told by their names: those that exporters give to numbers of a formula do not, nor does a whole exponent.
+ */
+static void test_scalars(void) {
+    static const struct {
+        const char *name;
+        bool learns;
+    } scalars[] = {{"scale", true},
+                   {"block.shift_1", true},
+                   {"gamma/ReadVariableOp:0", true},
+                   {"val_3", false},
+                   {"sqrt_1", false},
+                   {"onnx::Mul_7", false},
+                   {"/gelu/Constant_output_0", false},
+                   {"gelu/mul/x:0", false},
+                   {"const_fold_opt__9", false}};
+    enum { SCALARS = sizeof scalars / sizeof scalars[0] };
+    Made *made = linear(20, "2", "y");
+    const char *last = "y";
+    for (size_t i = 0; i < SCALARS; i++) {
+        const char *next = arena_printf(made->arena, "product%zu", i);
+        add_floats(made, scalars[i].name, 0, NULL, 1.5f);
+        add_node(made, "Mul", arena_printf(made->arena, "%s,%s", last, scalars[i].name), next);
+        last = next;
+    }
+    add_floats(made, "square", 0, NULL, 2);
+    add_node(made, "Pow", arena_printf(made->arena, "%s,square", last), "z");
+    add_output(made, "z");
+    Result result = import_made(made, 0, "auto");
+    int found = 0;
+    bool right = true;
+    for (int i = 0; result.ok && i < result.train->value_count; i++) {
+        const Value *value = result.train->values[i];
+        if (value->kind != VALUE_PARAM || value->shape.rank > 0)
+            continue;
+        found++;
+        bool known = false;
+        for (size_t k = 0; k < SCALARS; k++)
+            known = known || (scalars[k].learns && strcmp(scalars[k].name, value->onnx_name) == 0);
+        right = right && known;
+    }
+    expect(right && found == 3, "three single numbers learn", &result);
+    expect(says(&result, "'scale', 'block.shift_1', 'gamma/ReadVariableOp:0': single numbers that learn"), "a note names them", &result);
+    finish(made, &result);
 }
 
 int main(void) {
@@ -639,6 +685,7 @@ int main(void) {
     test_gather();
     test_diagonal();
     test_patterns();
+    test_scalars();
     printf("import_made: %d failed\n", failures);
     return failures == 0 ? 0 : 1;
 }
