@@ -76,6 +76,7 @@ typedef struct Codegen {
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
     GrowingTable places_table, calls;
+    bool plain;           /* weighted sums leave out their middle terms, whose coefficients are 0 */
     int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
     int64_t scratch_size; /* the most any node used */
     Region regions[MAX_REGIONS];
@@ -191,6 +192,8 @@ LLVMValueRef intrinsic(Codegen *cg, const char *name, LLVMTypeRef *overloads, in
 LLVMValueRef value_exponent(Codegen *cg, const Value *value);
 /* The exponent that a node's rule gives its output 0 (not RULE_RESCALE). */
 LLVMValueRef node_exponent(Codegen *cg, const Node *node);
+/* That of the term of pair i of a weighted sum. */
+LLVMValueRef weighted_exponent(Codegen *cg, const Node *node, int i);
 /* Everything emitted until head_leave goes to the function's head, executed once. */
 LLVMBasicBlockRef head_enter(Codegen *cg);
 void head_leave(Codegen *cg, LLVMBasicBlockRef saved);

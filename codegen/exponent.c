@@ -46,19 +46,22 @@ static int log2_ceil(int n) {
     return g;
 }
 
+LLVMValueRef weighted_exponent(Codegen *cg, const Node *node, int i) {
+    LLVMValueRef e = add(cg, value_exponent(cg, node->in[2 * i]), value_exponent(cg, node->in[2 * i + 1]));
+    return exponent_clamp(cg, add_const(cg, e, weighted_cut(node, i)));
+}
+
 static LLVMValueRef aligned_exponent(Codegen *cg, const Node *node, bool first) {
     bool weighted = node->op == OP_weighted_sum;
     int terms = weighted ? node->in_count / 2 : node->in_count;
     LLVMValueRef least = NULL, top = NULL;
     for (int i = 0; i < terms; i++) {
         const Value *x = node->in[weighted ? 2 * i : i];
-        LLVMValueRef e = value_exponent(cg, x);
+        LLVMValueRef e = weighted ? NULL : value_exponent(cg, x);
         int64_t bound = x->bound;
         if (weighted) {
-            const Value *c = node->in[2 * i + 1];
-            e = exponent_clamp(cg, add(cg, e, value_exponent(cg, c)));
-            if (__builtin_mul_overflow(bound, c->bound, &bound))
-                internal_error("weighted_sum of operands that are too wide");
+            e = weighted_exponent(cg, node, i);
+            bound = weighted_bound(node, i);
         }
         LLVMValueRef reach = add_const(cg, e, intc_bit_length((uint64_t)bound));
         top = top == NULL ? reach : smax(cg, top, reach);

@@ -47,15 +47,19 @@ static LLVMValueRef element_sub(Codegen *cg, const Node *node, const LLVMValueRe
 
 static LLVMValueRef element_weighted_sum(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node), sum = NULL;
-    for (int i = 0; i < node->in_count; i += 2) {
-        LLVMValueRef product = mul(cg, as_bits(cg, in[i], 64), as_bits(cg, in[i + 1], 64));
+    int bits = result_bits(node), pairs = node->in_count / 2;
+    for (int i = 0; i < pairs; i += cg->plain && i == 0 ? pairs - 1 : 1) {
+        LLVMValueRef x = mul(cg, as_bits(cg, in[2 * i], 64), as_bits(cg, in[2 * i + 1], 64));
+        int cut = weighted_cut(node, i);
+        if (cut > 0)
+            x = LLVMBuildAShr(cg->builder, add_const(cg, x, (int64_t)1 << (cut - 1)), const64(cg, cut), "");
         LLVMBasicBlockRef saved = head_enter(cg);
-        LLVMValueRef from = exponent_clamp(cg, add(cg, value_exponent(cg, node->in[i]), value_exponent(cg, node->in[i + 1])));
+        LLVMValueRef from = weighted_exponent(cg, node, i);
         head_leave(cg, saved);
-        LLVMValueRef term = align_term(cg, product, INT64_MAX, from, e, true, 64);
+        LLVMValueRef term = align_term(cg, as_bits(cg, x, bits), bits == 64 ? INT64_MAX : weighted_bound(node, i), from, e, true, bits);
         sum = sum == NULL ? term : add(cg, sum, term);
     }
-    return as_bits(cg, sum, result_bits(node));
+    return sum;
 }
 
 static LLVMValueRef element_mul(Codegen *cg, const Node *node, const LLVMValueRef *in) {

@@ -63,20 +63,6 @@ static void track_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most, LLVM
     local_set(cg, most, umax(cg, local_get(cg, width_type(cg, r), most), magnitude(cg, x)));
 }
 
-/* A pass that only finds the largest magnitude. */
-static void emit_maximum(Codegen *cg, Rescale *r) {
-    clear_maximum(cg, r);
-    kernel_begin(cg, r->node, "max");
-    LLVMValueRef most = local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false));
-    group_prepare(cg, &r->group);
-    Nest nest;
-    nest_begin(cg, &nest, &r->space);
-    track_maximum(cg, r, most, as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width));
-    nest_end(cg, &nest);
-    join_maximum(cg, r, most);
-    kernel_end(cg, space_tiles(&r->space), rescale_work(r));
-}
-
 static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
     return load_at(cg, r->maximum, 8, cg->i64, cg->i64, const64(cg, 0), 8);
 }
@@ -98,36 +84,81 @@ static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stocha
     return LLVMBuildAShr(cg->builder, add(cg, x, part), st->s, "");
 }
 
-/* A pass that rounds by the shift in its place, and finds the largest magnitude if `track`. */
-static void emit_rounding(Codegen *cg, Rescale *r, bool track) {
-    kernel_begin(cg, r->node, "round");
+/* One pass over the group. */
+typedef struct {
+    LLVMValueRef most; /* a local for the largest magnitude; NULL: not looked for */
+    bool store;        /* rounded results */
+    Shift nearest;
+    Stochastic stochastic;
+} Pass;
+
+static void pass_open(Codegen *cg, const Rescale *r, Pass *pass, bool track, bool store) {
+    *pass = (Pass){.store = store};
     LLVMBasicBlockRef saved = head_enter(cg);
-    LLVMValueRef s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
-    Shift shift = {0};
-    Stochastic st = {0};
-    if (r->stochastic) {
-        st.s = as_bits(cg, s, r->width);
-        st.back = sub(cg, const_like(st.s, r->width - 1), st.s);
-        st.key = random_key(cg, attr_int(r->node, "stream", 0));
-    } else {
-        shift = shift_new(cg, s, r->width, false);
+    LLVMValueRef s = store ? load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4) : NULL;
+    if (store && r->stochastic) {
+        pass->stochastic.s = as_bits(cg, s, r->width);
+        pass->stochastic.back = sub(cg, const_like(pass->stochastic.s, r->width - 1), pass->stochastic.s);
+        pass->stochastic.key = random_key(cg, attr_int(r->node, "stream", 0));
+    } else if (store) {
+        pass->nearest = shift_new(cg, s, r->width, false);
     }
     head_leave(cg, saved);
-    LLVMValueRef most = track ? local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false)) : NULL;
-    group_prepare(cg, &r->group);
+    if (track)
+        pass->most = local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false));
+}
+
+static void emit_nest(Codegen *cg, Rescale *r, const Pass *pass) {
     Nest nest;
     nest_begin(cg, &nest, &r->space);
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
-    if (track)
-        track_maximum(cg, r, most, x);
-    if (r->stochastic)
-        x = round_stochastic(cg, r, &st, x, group_index(cg, &r->group, &nest, r->logical));
-    else
-        x = shift_apply(cg, &shift, x);
-    store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), x);
+    if (pass->most != NULL)
+        track_maximum(cg, r, pass->most, x);
+    if (pass->store) {
+        if (r->stochastic)
+            x = round_stochastic(cg, r, &pass->stochastic, x, group_index(cg, &r->group, &nest, r->logical));
+        else
+            x = shift_apply(cg, &pass->nearest, x);
+        store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), x);
+    }
     nest_end(cg, &nest);
+}
+
+/* Whether all coefficients between the first and the last of a weighted sum are 0, as those of Nesterov and decay are without them. NULL:
+ * there are none. */
+static LLVMValueRef is_plain(Codegen *cg, const Rescale *r) {
+    const Value *sum = r->node->in[0];
+    if (!value_is_fused(sum) || sum->def->op != OP_weighted_sum || sum->type == T_REAL)
+        return NULL;
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef plain = NULL;
+    for (int i = 3; i < sum->def->in_count - 2; i += 2) {
+        LLVMValueRef none = compare(cg, LLVMIntEQ, load_as(cg, sum->def->in[i], const64(cg, 0), 64), const64(cg, 0));
+        plain = plain == NULL ? none : LLVMBuildAnd(cg->builder, plain, none, "");
+    }
+    head_leave(cg, saved);
+    return plain;
+}
+
+static void emit_pass(Codegen *cg, Rescale *r, const char *name, bool track, bool store) {
+    kernel_begin(cg, r->node, name);
+    Pass pass;
+    pass_open(cg, r, &pass, track, store);
+    group_prepare(cg, &r->group);
+    LLVMValueRef plain = is_plain(cg, r);
+    if (plain != NULL) {
+        Branch branch = if_begin(cg, plain);
+        cg->plain = true;
+        emit_nest(cg, r, &pass);
+        cg->plain = false;
+        if_else(cg, &branch);
+        emit_nest(cg, r, &pass);
+        if_end(cg, &branch);
+    } else {
+        emit_nest(cg, r, &pass);
+    }
     if (track)
-        join_maximum(cg, r, most);
+        join_maximum(cg, r, pass.most);
     kernel_end(cg, space_tiles(&r->space), rescale_work(r));
 }
 
@@ -147,9 +178,10 @@ static void find_shift(Codegen *cg, const Rescale *r) {
 }
 
 static void emit_two_passes(Codegen *cg, Rescale *r) {
-    emit_maximum(cg, r);
+    clear_maximum(cg, r);
+    emit_pass(cg, r, "max", true, false);
     find_shift(cg, r);
-    emit_rounding(cg, r, false);
+    emit_pass(cg, r, "round", false, true);
 }
 
 /* Rounds by the shift of the step before until the maximum agrees with it: once or twice. */
@@ -163,7 +195,7 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     LLVMBuildBr(cg->builder, again);
     LLVMPositionBuilderAtEnd(cg->builder, again);
     clear_maximum(cg, r);
-    emit_rounding(cg, r, true);
+    emit_pass(cg, r, "round", true, true);
     find_shift(cg, r);
     LLVMValueRef s = load_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
     LLVMBuildStore(cg->builder, s, guess);

@@ -151,8 +151,8 @@ static int exponent_align(const Eval *eval, const Node *node, bool first) {
         int64_t e = eval_in(eval, node, i * width)->exponent;
         int64_t bound = node->in[i * width]->bound;
         if (width == 2) {
-            e = intc_exponent_clamp(e + eval_in(eval, node, i * width + 1)->exponent);
-            bound *= node->in[i * width + 1]->bound;
+            e = intc_exponent_clamp(e + eval_in(eval, node, i * width + 1)->exponent + weighted_cut(node, i));
+            bound = weighted_bound(node, i);
         }
         least = e < least && (!first || i == 0) ? e : least;
         int64_t top = e + intc_bit_length((uint64_t)bound);

@@ -151,10 +151,10 @@ void eval_weighted_sum(const Eval *eval, const Node *node) {
     for (int k = 0; k < node->in_count; k += 2) {
         const Tensor *x = eval_in(eval, node, k), *c = eval_in(eval, node, k + 1);
         Walk walk = walk_broadcast(node->out[0]->shape, node->in[k]->shape);
-        int s = y->exponent - intc_exponent_clamp((int64_t)x->exponent + c->exponent);
+        int cut = weighted_cut(node, k / 2), s = y->exponent - intc_exponent_clamp((int64_t)x->exponent + c->exponent + cut);
         for (int64_t i = 0; i < count; i++, walk_next(&walk))
             if (exact)
-                y->mantissa[i] += intc_align(x->mantissa[walk.offset] * c->mantissa[0], s);
+                y->mantissa[i] += intc_align(intc_round_up_half(x->mantissa[walk.offset] * c->mantissa[0], cut), s);
             else
                 y->real[i] += x->real[walk.offset] * c->real[0];
     }

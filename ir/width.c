@@ -149,10 +149,6 @@ int64_t bound_aligned(const Node *node) {
     return (int64_t)1 << node_align_bits(node);
 }
 
-int64_t bound_aligned64(const Node *node) {
-    return bound_aligned(node);
-}
-
 int64_t bound_slope(const Node *node) {
     int64_t slope = (int64_t)(attr_real(node, "alpha", 0.01) * 16777216.0);
     slope = (slope < 0 ? -slope : slope) + 1;
@@ -339,10 +335,21 @@ int node_exponent_constant(const Node *node) {
 }
 
 int node_align_bits(const Node *node) {
-    if (node->op == OP_weighted_sum)
-        return ALIGN_BITS_64;
     for (int i = 0; i < node->in_count; i++)
         if (node->in[i]->type == T_I64)
             return ALIGN_BITS_64;
     return ALIGN_BITS_32;
+}
+
+static int64_t weighted_product(const Node *node, int i) {
+    return product(node->in[2 * i]->bound, node->in[2 * i + 1]->bound);
+}
+
+int weighted_cut(const Node *node, int i) {
+    int length = intc_bit_length((uint64_t)weighted_product(node, i));
+    return node_align_bits(node) == ALIGN_BITS_32 && length > ALIGN_BITS_32 ? length - ALIGN_BITS_32 : 0;
+}
+
+int64_t weighted_bound(const Node *node, int i) {
+    return intc_round_up_half(weighted_product(node, i), weighted_cut(node, i));
 }

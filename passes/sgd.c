@@ -1,7 +1,7 @@
 /* SGD with momentum, Nesterov and weight decay as two weighted sums a parameter (docs/numerics.md).
  * Before: STAGE_TRAINED with its gradients. After: STAGE_UPDATED; every parameter with a gradient has a momentum STATE and two
- * updates. v' = momentum·v + g + decay·w,  w' = w + step_w·w + step_g·g + step_v·v' The runtime makes the five coefficients from rate,
- * momentum, decay and Nesterov. */
+ * updates. v' = g + decay·w + momentum·v,  w' = w + step_w·w + step_g·g + step_v·v': what plain SGD with momentum lacks is in the middle,
+ * where generated code leaves it out. The runtime makes the five coefficients from rate, momentum, decay and Nesterov. */
 #include "passes/passes.h"
 
 #include <string.h>
@@ -10,7 +10,7 @@ enum { MOMENTUM, DECAY, STEP_W, STEP_G, STEP_V, HYPERS };
 
 static void update(Graph *graph, Value *w, Value *g, Value *one, Value *const *hyper) {
     Value *v = graph_value(graph, VALUE_STATE, arena_printf(graph->arena, "%s.momentum", w->name), w->shape);
-    Value *next_v = build(graph, OP_weighted_sum, g->def, INPUTS(v, hyper[MOMENTUM], g, one, w, hyper[DECAY]), NO_ATTRS);
+    Value *next_v = build(graph, OP_weighted_sum, g->def, INPUTS(g, one, w, hyper[DECAY], v, hyper[MOMENTUM]), NO_ATTRS);
     Value *next_w =
         build(graph, OP_weighted_sum, g->def, INPUTS(w, one, w, hyper[STEP_W], g, hyper[STEP_G], next_v, hyper[STEP_V]), NO_ATTRS);
     graph_update(graph, v, next_v);

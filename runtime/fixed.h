@@ -34,6 +34,11 @@ static inline int64_t intc_round_even(int64_t x, int s) {
     return (x + half_less_one + ((x >> s) & 1)) >> s;
 }
 
+/* x / 2^s rounded to the nearest, half up. 0 <= s < 62; |x| <= 2^62. */
+static inline int64_t intc_round_up_half(int64_t x, int s) {
+    return s == 0 ? x : (x + ((int64_t)1 << (s - 1))) >> s;
+}
+
 /* Rounds |x| <= 2^62 to x / 2^s for s >= 0, or shifts left exactly for s < 0: the value keeps its meaning at exponent e + s. */
 static inline int64_t intc_align(int64_t x, int s) {
     return s >= 0 ? intc_round_even(x, s) : intc_shift_left(x, -s > 62 ? 62 : -s);

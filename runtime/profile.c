@@ -17,27 +17,24 @@ typedef struct {
     Spent spent;
 } Line;
 
-static const struct intc_module *profiled; /* NULL: nothing is measured */
-static Spent *spent;                       /* of each call of the module */
+static const struct intc_module *profiled;
+static Spent *spent; /* of each call of the module */
+
+static void observe(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+    int64_t started = intc_rt_clock();
+    intc_rt_run(pool, call, arena);
+    Spent *own = spent + (call - profiled->calls);
+    own->nanoseconds += intc_rt_clock() - started;
+    own->runs++;
+}
 
 bool intc_rt_profile_open(const struct intc_module *module, Error *error) {
     spent = calloc((size_t)module->call_count + 1, sizeof *spent);
     if (!spent)
         return intc_rt_fail(error, "out of memory");
     profiled = module;
+    intc_rt_observer = observe;
     return true;
-}
-
-int64_t intc_rt_profile_begin(void) {
-    return profiled ? intc_rt_clock() : 0;
-}
-
-void intc_rt_profile_end(const struct intc_call *call, int64_t started) {
-    if (!profiled)
-        return;
-    Spent *own = spent + (call - profiled->calls);
-    own->nanoseconds += intc_rt_clock() - started;
-    own->runs++;
 }
 
 static int longer(const void *a, const void *b) {
@@ -72,7 +69,7 @@ static void print_lines(Line *lines, int64_t count, int64_t total, int64_t steps
 
 bool intc_rt_profile_close(int64_t steps, Error *error) {
     const struct intc_module *module = profiled;
-    profiled = NULL;
+    intc_rt_observer = NULL;
     Line *lines = calloc((size_t)module->call_count + 1, sizeof *lines);
     bool good = lines != NULL || intc_rt_fail(error, "out of memory");
     for (int table = 0; good && table < 2; table++) {

@@ -285,6 +285,10 @@ bool intc_rt_output_close(Output *output, bool keep, Error *error);
 
 struct intc_pool *intc_rt_pool_new(int64_t threads); /* NULL for one thread */
 void intc_rt_pool_free(struct intc_pool *pool);
+/* What intc_rt_call does by itself; if there is an observer, that is called instead, to call it. */
+void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
+typedef void CallObserver(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
+extern CallObserver *intc_rt_observer;
 int64_t intc_rt_cores(void);
 
 /* --- session.c: a module with its arena --- */
@@ -342,9 +346,6 @@ bool intc_rt_bench(const Session *session, int64_t steps, bool profile, Error *e
 /* --- profile.c: one at a time --- */
 
 bool intc_rt_profile_open(const struct intc_module *module, Error *error);
-/* Around a call of a kernel; the time from begin is handed to end. */
-int64_t intc_rt_profile_begin(void);
-void intc_rt_profile_end(const struct intc_call *call, int64_t started);
 /* Prints the time that each kind of kernel and each call took on average in one of `steps` runs of an entry function. */
 bool intc_rt_profile_close(int64_t steps, Error *error);
 

@@ -125,7 +125,7 @@ static void close_job(struct intc_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void run_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
     if (!pool || !call->parallel || call->tiles <= 1) {
         call->kernel(arena, call->places, 0, call->tiles);
         return;
@@ -143,10 +143,13 @@ static void run_call(struct intc_pool *pool, const struct intc_call *call, unsig
     close_job(pool);
 }
 
+CallObserver *intc_rt_observer;
+
 void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
-    int64_t started = intc_rt_profile_begin();
-    run_call(pool, call, arena);
-    intc_rt_profile_end(call, started);
+    if (intc_rt_observer)
+        intc_rt_observer(pool, call, arena);
+    else
+        intc_rt_run(pool, call, arena);
 }
 
 int64_t intc_rt_cores(void) {

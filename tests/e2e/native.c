@@ -285,15 +285,16 @@ static void add_update(void) {
         mantissa[i] = below(65535) - 32767;
     w->mantissa = mantissa;
     w->exponent = -17;
-    Value *hyper[3];
-    for (int i = 0; i < 3; i++) {
+    Value *hyper[4];
+    for (int i = 0; i < 4; i++) {
         hyper[i] = graph_value(bench.graph, VALUE_HYPER, arena_printf(bench.arena, "h%d.%d", i, id), (Shape){0});
         set_width(hyper[i], T_I32, INT32_MAX);
     }
     Value *g = rescale(input("g", shape, T_I32, (int64_t)1 << 30), 16, true);
     rescale(w, 8, false);
-    Value *next_v = rescale(build(bench.graph, OP_weighted_sum, NULL, INPUTS(v, hyper[0], g, hyper[1]), NO_ATTRS), 16, true);
-    Value *next_w = rescale(build(bench.graph, OP_weighted_sum, NULL, INPUTS(w, hyper[1], next_v, hyper[2]), NO_ATTRS), 16, true);
+    Value *next_v = rescale(build(bench.graph, OP_weighted_sum, NULL, INPUTS(g, hyper[1], w, hyper[0], v, hyper[2]), NO_ATTRS), 16, true);
+    Value *sum = build(bench.graph, OP_weighted_sum, NULL, INPUTS(w, hyper[1], w, hyper[0], g, hyper[3], next_v, hyper[2]), NO_ATTRS);
+    Value *next_w = rescale(sum, 16, true);
     graph_update(bench.graph, v, next_v);
     graph_update(bench.graph, w, next_w);
 }
@@ -376,9 +377,10 @@ static void fill(const Eval *eval, unsigned char *arena) {
             continue;
         Tensor *tensor = &eval->tensors[i];
         int64_t n = shape_elements(value->shape), way = below(12);
-        bool zero = way == 0 && !value->integer, slot = value->integer && n == 1 && value->shape.rank == 0;
+        bool zero = (value->kind == VALUE_HYPER ? way < 7 : way == 0) && !value->integer,
+             slot = value->integer && n == 1 && value->shape.rank == 0;
         tensor->exponent = zero ? INTC_EXPONENT_ZERO : way == 1 ? -60 + (int)below(120) : -14 + (int)below(12);
-        if (value->kind == VALUE_HYPER)
+        if (value->kind == VALUE_HYPER && !zero)
             tensor->exponent = -31;
         int64_t bound = way == 2 && value->bound > 127 ? value->bound >> below(20) : value->bound;
         int64_t peak = below(n > 0 ? n : 1); /* one large element among small ones: a maximum that one tile alone sees */

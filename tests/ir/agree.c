@@ -82,7 +82,8 @@ static const Case cases[] = {
     {OP_sqrt, 0.5, X16 "  %r = sqrt %x\n"},
     {OP_both, 0, MASK "  %l : i8[4x1] <=1 = input\n  %r = both %k, %l\n"},
     {OP_differ, 0, MASK "  %l : i8[4x1] <=1 = input\n  %r = differ %k, %l\n"},
-    {OP_weighted_sum, 1,
+    /* Two terms, each rounded twice where it loses places. */
+    {OP_weighted_sum, 1.5,
      X16 Y16 "  %c : i32[] <=2147483647 e? = hyper\n  %d : i32[] <=2147483647 e? = hyper\n  %r = weighted_sum %x, %c, %y, %d\n"},
     {OP_random_mask, 0, "  %r = random_mask {shape=[4, 6], ratio=0.25, stream=1}\n"},
     {OP_share, 0.5, X32 "  %r = share %x {count=7, fraction=8}\n"},

@@ -184,8 +184,19 @@ static void weighted_sum_zero(void **state) {
     fill(run.eval, "v", INTC_EXPONENT_ZERO, M(0, 0));
     fill(run.eval, "m", 0, M(0));
     eval_nodes(run.eval);
-    /* v·m: exponent clamped to -16384, bound 15 + 31 bits; w·one: -15 + 15 bits; one bit for two terms, 61 bits. */
-    expect_tensor(run.eval, "y", -15 + 15 + 1 - 61, M((int64_t)3 << 45, -((int64_t)3 << 45)));
+    /* v·m: exponent clamped to -16384; w·one: -15 + 15 bits; one bit for two terms, 30 bits. */
+    expect_tensor(run.eval, "y", -15 + 15 + 1 - 30, M(3 << 14, -(3 << 14)));
+    end(run);
+}
+
+/* 46 bits of a product are cut to 30, half up. */
+static void weighted_sum_cut(void **state) {
+    (void)state;
+    Run run = begin("  %w : i16[4] <=32767 e? = input\n  %m : i32[] <=2147483647 e? = hyper\n  %y = weighted_sum %w, %m update\n");
+    fill(run.eval, "w", 3, M(32767, 1, -1, -3));
+    fill(run.eval, "m", -40, M((1 << 30) + (1 << 15)));
+    eval_nodes(run.eval);
+    expect_tensor(run.eval, "y", 3 - 40 + 16, M((32767 << 14) + 16384, (1 << 14) + 1, -(1 << 14), -(3 << 14) - 1));
     end(run);
 }
 
@@ -492,29 +503,18 @@ static void bound_is_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rescale_ties),
-        cmocka_unit_test(rescale_boundary),
-        cmocka_unit_test(rescale_zero),
-        cmocka_unit_test(rescale_stochastic_mean),
-        cmocka_unit_test(rescale_fixed),
-        cmocka_unit_test(align_zero),
-        cmocka_unit_test(bias_first),
-        cmocka_unit_test(weighted_sum_zero),
-        cmocka_unit_test(concat_aligns),
-        cmocka_unit_test(division),
-        cmocka_unit_test(clipping),
-        cmocka_unit_test(table_ends),
-        cmocka_unit_test(random_masks),
-        cmocka_unit_test(maxpool_ties),
-        cmocka_unit_test(maxpool_all_padding),
-        cmocka_unit_test(convolution),
-        cmocka_unit_test(moves),
-        cmocka_unit_test(adjoints),
-        cmocka_unit_test(integer_moves),
-        cmocka_unit_test(softmax_rows),
-        cmocka_unit_test(softmax_sums),
-        cmocka_unit_test(labels),
-        cmocka_unit_test(updates),
+        cmocka_unit_test(rescale_ties),     cmocka_unit_test(rescale_boundary),
+        cmocka_unit_test(rescale_zero),     cmocka_unit_test(rescale_stochastic_mean),
+        cmocka_unit_test(rescale_fixed),    cmocka_unit_test(align_zero),
+        cmocka_unit_test(bias_first),       cmocka_unit_test(weighted_sum_zero),
+        cmocka_unit_test(weighted_sum_cut), cmocka_unit_test(concat_aligns),
+        cmocka_unit_test(division),         cmocka_unit_test(clipping),
+        cmocka_unit_test(table_ends),       cmocka_unit_test(random_masks),
+        cmocka_unit_test(maxpool_ties),     cmocka_unit_test(maxpool_all_padding),
+        cmocka_unit_test(convolution),      cmocka_unit_test(moves),
+        cmocka_unit_test(adjoints),         cmocka_unit_test(integer_moves),
+        cmocka_unit_test(softmax_rows),     cmocka_unit_test(softmax_sums),
+        cmocka_unit_test(labels),           cmocka_unit_test(updates),
         cmocka_unit_test(bound_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,6 +91,16 @@ static inline void net_train_passes(Graph *graph, int bits, Diag *diag) {
         diag_print(diag, stderr);
 }
 
+/* As the runtime does: 31 bits, or 0 at the least exponent. */
+static inline void hyper_mantissa(double real, Tensor *tensor) {
+    tensor->exponent = INTC_EXPONENT_ZERO;
+    tensor->mantissa[0] = 0;
+    if (real == 0)
+        return;
+    tensor->mantissa[0] = (int64_t)nearbyint(ldexp(frexp(real, &tensor->exponent), 31));
+    tensor->exponent -= 31;
+}
+
 /* Writes reals into an input or hyper-parameter, in the evaluation's mode. */
 static inline void net_fill(Eval *eval, const Value *value, const double *real) {
     Tensor *tensor = &eval->tensors[value->id];
@@ -98,7 +108,7 @@ static inline void net_fill(Eval *eval, const Value *value, const double *real) 
     if (eval->mode == EVAL_REAL)
         memcpy(tensor->real, real, (size_t)n * sizeof *real);
     else if (value->kind == VALUE_HYPER)
-        real_to_fixed(*real, tensor->mantissa, &tensor->exponent);
+        hyper_mantissa(*real, tensor);
     else
         tensor->exponent = reals_to_mantissas(real, n, intc_bit_length((uint64_t)value->bound - 1) + 1, tensor->mantissa);
 }
