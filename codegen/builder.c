@@ -43,7 +43,7 @@ void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
     cg->table = LLVMGetParam(cg->kernel, 1);
     cg->begin = LLVMGetParam(cg->kernel, 2);
     cg->end = LLVMGetParam(cg->kernel, 3);
-    cg->region_count = cg->access_count = cg->place_count = 0;
+    cg->region_count = cg->access_count = cg->place_count = cg->byte_table_count = 0;
     function_start(cg, cg->kernel);
 }
 

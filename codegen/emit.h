@@ -23,7 +23,10 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
-enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512 };
+enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512, MAX_BYTE_TABLES = 8 };
+
+/* So many elements are worth a table of 256 values. */
+enum { BYTE_TABLE_PAYS = 2048 };
 
 /* Memory accesses of the kernel being built, to be marked as not aliasing where their regions are disjoint. */
 typedef struct {
@@ -39,6 +42,12 @@ typedef struct {
     int64_t number;       /* arena offset, or a number of the node */
     LLVMValueRef address; /* of an offset, in the kernel; NULL: a number */
 } PlaceEntry;
+
+/* The values of a node for every operand of 8 bits, computed at the start of a kernel; entry 0 belongs to -128. */
+typedef struct {
+    const Node *node;
+    LLVMValueRef entries;
+} ByteTable;
 
 /* Functions and tables that are emitted, to be found again by content. */
 typedef struct Shared Shared;
@@ -73,6 +82,8 @@ typedef struct Codegen {
     const char *suffix; /* of that kernel */
     PlaceEntry places[MAX_PLACES];
     int place_count;
+    ByteTable byte_tables[MAX_BYTE_TABLES];
+    int byte_table_count;
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
     GrowingTable places_table, calls;
@@ -231,6 +242,12 @@ typedef void Emitter(Codegen *cg, const Node *node);
 /* The element of a pointwise node from its operands' elements (each i32 or i64); called inside the group's inner loop. */
 typedef LLVMValueRef ElementEmitter(Codegen *cg, const Node *node, const LLVMValueRef *operands);
 /* function.c */
+/* Fills the table of a node that is a function of one operand of 8 bits, if there is room and enough elements to pay for it. At the start
+ * of a kernel; the element emitters of this file read it. */
+void function_table(Codegen *cg, const Node *node);
+/* An array of 2^8 entries in the kernel: f(cg, context, m) for m from `first` on, each of the type of `type`. */
+LLVMValueRef byte_table(Codegen *cg, LLVMTypeRef type, int first, LLVMValueRef (*f)(Codegen *cg, const void *context, LLVMValueRef m),
+                        const void *context);
 ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, element_exp, element_log, element_sqrt;
 
 /* --- sharing --- */

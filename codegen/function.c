@@ -56,7 +56,7 @@ static LLVMValueRef curve_at(Codegen *cg, const Curve *curve, const Value *x, LL
     LLVMValueRef above = compare(cg, LLVMIntSGT, m, const_like(m, 0));
     LLVMValueRef first = curve->two ? choose(cg, above, const64(cg, 0), const64(cg, TABLE_INTERVALS + 1)) : NULL;
     int64_t top = ((int64_t)1 << (curve->domain + 16)) - 1;
-    LLVMValueRef u = argument(cg, x, m, 16, top, 21, x->bound <= 512 ? 32 : 64);
+    LLVMValueRef u = argument(cg, x, m, 16, top, 21, x->bound <= (int64_t)1 << 30 ? 32 : 64);
     LLVMValueRef y = interpolate(cg, table, first, u, curve->domain + 6);
     return choose(cg, above, on_side(cg, curve->above, y), on_side(cg, curve->below, y));
 }
@@ -78,25 +78,13 @@ static LLVMValueRef look_up(Codegen *cg, const Node *node, bool slope, int input
     return as_bits(cg, y, result_bits(node));
 }
 
-LLVMValueRef element_curve(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    return look_up(cg, node, false, 0, in[0]);
-}
-
-LLVMValueRef element_gated(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    return mul(cg, as_bits(cg, in[0], result_bits(node)), look_up(cg, node, false, 0, in[0]));
-}
-
-LLVMValueRef element_curve_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    return mul(cg, as_bits(cg, in[0], result_bits(node)), look_up(cg, node, true, 1, in[1]));
-}
-
 LLVMValueRef element_abs(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     (void)node;
     return magnitude(cg, in[0]);
 }
 
-LLVMValueRef element_exp(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef m = as_bits(cg, in[0], 64), u = argument(cg, node->in[0], m, 24, (int64_t)1 << 31, 32, 64);
+static LLVMValueRef exp_of(Codegen *cg, const Node *node, LLVMValueRef x) {
+    LLVMValueRef m = as_bits(cg, x, 64), u = argument(cg, node->in[0], m, 24, (int64_t)1 << 31, 32, 64);
     u = choose(cg, compare(cg, LLVMIntSLT, m, const64(cg, 0)), LLVMBuildNeg(cg->builder, u, ""), u);
     Shift to_sixteen = shift_new(cg, const32(cg, 38), 64, false);
     LLVMValueRef t = shift_apply(cg, &to_sixteen, mul_by(cg, u, LOG2E));
@@ -108,8 +96,8 @@ LLVMValueRef element_exp(Codegen *cg, const Node *node, const LLVMValueRef *in) 
     return shift_apply(cg, &scale, as_bits(cg, v, 64));
 }
 
-LLVMValueRef element_log(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef m = as_bits(cg, in[0], 64), zero = const64(cg, 0), seventeen = const64(cg, 17);
+static LLVMValueRef log_of(Codegen *cg, const Node *node, LLVMValueRef x) {
+    LLVMValueRef m = as_bits(cg, x, 64), zero = const64(cg, 0), seventeen = const64(cg, 17);
     LLVMValueRef positive = compare(cg, LLVMIntSGT, m, zero), safe = choose(cg, positive, m, const64(cg, 1));
     LLVMValueRef b = as_bits(cg, bit_length(cg, safe), 64);
     LLVMValueRef down = LLVMBuildLShr(cg->builder, safe, smax(cg, sub(cg, b, seventeen), zero), "");
@@ -126,8 +114,8 @@ LLVMValueRef element_log(Codegen *cg, const Node *node, const LLVMValueRef *in) 
 }
 
 /* The root bit by bit, the last one rounded. */
-LLVMValueRef element_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    LLVMValueRef m = smax(cg, as_bits(cg, in[0], 64), const64(cg, 0)), e = value_exponent(cg, node->in[0]);
+static LLVMValueRef sqrt_of(Codegen *cg, const Node *node, LLVMValueRef x) {
+    LLVMValueRef m = smax(cg, as_bits(cg, x, 64), const64(cg, 0)), e = value_exponent(cg, node->in[0]);
     LLVMBasicBlockRef saved = head_enter(cg);
     LLVMValueRef left = as_unsigned(cg, add_const(cg, LLVMBuildAnd(cg->builder, e, const32(cg, 1), ""), 30), 64);
     head_leave(cg, saved);
@@ -138,4 +126,87 @@ LLVMValueRef element_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in)
     }
     LLVMValueRef up = compare(cg, LLVMIntSGT, sub(cg, v, mul(cg, root, root)), root);
     return as_bits(cg, add(cg, root, as_unsigned(cg, up, 64)), result_bits(node));
+}
+
+/* --- functions of one operand, by a table where it has 8 bits --- */
+
+/* The operand that the table goes by; the gradient of a curve is dy times a function of x. */
+static int argument_of(const Node *node) {
+    return node->op == OP_curve_grad ? 1 : 0;
+}
+
+static LLVMValueRef value_of(Codegen *cg, const Node *node, LLVMValueRef x) {
+    switch (node->op) {
+    case OP_exp:
+        return exp_of(cg, node, x);
+    case OP_log:
+        return log_of(cg, node, x);
+    case OP_sqrt:
+        return sqrt_of(cg, node, x);
+    default:
+        return look_up(cg, node, node->op == OP_curve_grad, argument_of(node), x);
+    }
+}
+
+static LLVMTypeRef result_type(const Codegen *cg, const Node *node) {
+    return result_bits(node) == 64 ? cg->i64 : cg->i32;
+}
+
+LLVMValueRef byte_table(Codegen *cg, LLVMTypeRef type, int first, LLVMValueRef (*f)(Codegen *cg, const void *context, LLVMValueRef m),
+                        const void *context) {
+    LLVMValueRef table = local_array(cg, type, 256);
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, 256));
+    LLVMValueRef y = f(cg, context, add_const(cg, as_bits(cg, loop.index, 32), first));
+    LLVMBuildStore(cg->builder, y, LLVMBuildInBoundsGEP2(cg->builder, type, table, &loop.index, 1, ""));
+    loop_end(cg, &loop);
+    return table;
+}
+
+static LLVMValueRef value_in_table(Codegen *cg, const void *node, LLVMValueRef m) {
+    return value_of(cg, node, m);
+}
+
+void function_table(Codegen *cg, const Node *node) {
+    bool known = node->op == OP_curve || node->op == OP_gated || node->op == OP_curve_grad || node->op == OP_exp || node->op == OP_log ||
+                 node->op == OP_sqrt;
+    if (!known || node_is_float(node) || node->in[argument_of(node)]->type != T_I8 || cg->byte_table_count == MAX_BYTE_TABLES ||
+        shape_elements(node->out[0]->shape) < BYTE_TABLE_PAYS)
+        return;
+    LLVMValueRef entries = byte_table(cg, result_type(cg, node), -128, value_in_table, node);
+    cg->byte_tables[cg->byte_table_count++] = (ByteTable){node, entries};
+}
+
+/* value_of, by the node's table if it has one. */
+static LLVMValueRef function_of(Codegen *cg, const Node *node, LLVMValueRef x) {
+    for (int i = 0; i < cg->byte_table_count; i++)
+        if (cg->byte_tables[i].node == node) {
+            LLVMTypeRef type = result_type(cg, node);
+            LLVMValueRef at = add_const(cg, as_bits(cg, x, 64), 128);
+            return LLVMBuildLoad2(cg->builder, type, LLVMBuildInBoundsGEP2(cg->builder, type, cg->byte_tables[i].entries, &at, 1, ""), "");
+        }
+    return value_of(cg, node, x);
+}
+
+LLVMValueRef element_curve(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return function_of(cg, node, in[0]);
+}
+
+LLVMValueRef element_gated(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return mul(cg, as_bits(cg, in[0], result_bits(node)), function_of(cg, node, in[0]));
+}
+
+LLVMValueRef element_curve_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return mul(cg, as_bits(cg, in[0], result_bits(node)), function_of(cg, node, in[1]));
+}
+
+LLVMValueRef element_exp(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return function_of(cg, node, in[0]);
+}
+
+LLVMValueRef element_log(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return function_of(cg, node, in[0]);
+}
+
+LLVMValueRef element_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return function_of(cg, node, in[0]);
 }

@@ -79,6 +79,11 @@ void group_collect(Codegen *cg, Group *group, View view) {
         return;
     }
     const Node *node = view.value->def;
+    bool known = group->node_count == MAX_STREAMS;
+    for (int i = 0; !known && i < group->node_count; i++)
+        known = group->nodes[i] == node;
+    if (!known)
+        group->nodes[group->node_count++] = node;
     for (int i = 0; i < node->in_count; i++)
         group_collect(cg, group, view_operand(node, i, view));
 }
@@ -163,6 +168,8 @@ static LLVMTypeRef table_type(Codegen *cg, const Group *group, int stream) {
 }
 
 void group_prepare(Codegen *cg, Group *group) {
+    for (int i = 0; i < group->node_count; i++)
+        function_table(cg, group->nodes[i]);
     for (int i = 0; i < group->space->streams; i++) {
         if (!group->tabled[i])
             continue;

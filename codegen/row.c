@@ -1,5 +1,6 @@
 /* Row operators: softmax, logarithms of it, losses and what else looks at one axis. A tile is a row; formulas and constants are those of
- * docs/operators.md, "Rows". Softmax terms are computed again where they are needed: a row is short and nothing is stored. */
+ * docs/operators.md, "Rows". Softmax terms are computed again where they are needed: a row is short and nothing is stored. Of 8 bits there
+ * are 256 different terms, which a table holds. */
 #include "codegen/row.h"
 #include "ir/functions.h"
 #include "ir/tables.h"
@@ -58,6 +59,7 @@ typedef struct {
     LLVMValueRef exp2, log2; /* tables */
     Shift shift;             /* of z * LOG2E to 16 fraction bits */
     Shift plain;             /* of z to 16 fraction bits */
+    LLVMValueRef terms;      /* table of n by z, i32; NULL: none */
     LLVMValueRef largest, sum;
 } Softmax;
 
@@ -66,17 +68,6 @@ static LLVMValueRef table_of(Codegen *cg, const int32_t *table) {
     for (int i = 0; i < TABLE_ROW; i++)
         entries[i] = table[i];
     return const_table(cg, cg->i64, entries, TABLE_ROW);
-}
-
-/* Left shifts are limited to what saturates every z > 0. */
-static Softmax softmax_open(Codegen *cg, const Value *x) {
-    Softmax soft = {.exp2 = table_of(cg, table_exp2), .log2 = table_of(cg, table_log2)};
-    LLVMBasicBlockRef saved = head_enter(cg);
-    LLVMValueRef e = value_exponent(cg, x);
-    soft.shift = shift_new(cg, smax(cg, sub(cg, const32(cg, 14), e), const32(cg, -12)), 64, true);
-    soft.plain = shift_new(cg, smax(cg, sub(cg, const32(cg, -16), e), const32(cg, -31)), 64, true);
-    head_leave(cg, saved);
-    return soft;
 }
 
 /* T[x >> 8] + (((T[(x >> 8) + 1] - T[x >> 8]) * (x mod 256) + 128) >> 8) */
@@ -89,14 +80,39 @@ static LLVMValueRef interpolate(Codegen *cg, LLVMValueRef table, LLVMValueRef x)
     return add(cg, low, LLVMBuildAShr(cg->builder, rise, const64(cg, 8), ""));
 }
 
-/* n_j: 2^-(z · 2^e · log2 e), 31 fraction bits. */
-static LLVMValueRef softmax_term(Codegen *cg, const Softmax *soft, LLVMValueRef x) {
-    LLVMValueRef z = sub(cg, soft->largest, x);
+/* n: 2^-(z · 2^e · log2 e), 31 fraction bits. */
+static LLVMValueRef term_of(Codegen *cg, const Softmax *soft, LLVMValueRef z) {
     LLVMValueRef t = smin(cg, shift_apply(cg, &soft->shift, mul_by(cg, z, LOG2E)), const64(cg, (int64_t)40 << 16));
     LLVMValueRef f = LLVMBuildAnd(cg->builder, t, const64(cg, 0xFFFF), "");
     LLVMValueRef v = interpolate(cg, soft->exp2, sub(cg, const64(cg, 1 << 16), f));
     LLVMValueRef scaled = LLVMBuildShl(cg->builder, v, const64(cg, 14), "");
     return LLVMBuildLShr(cg->builder, scaled, LLVMBuildLShr(cg->builder, t, const64(cg, 16), ""), "");
+}
+
+static LLVMValueRef term_in_table(Codegen *cg, const void *soft, LLVMValueRef z) {
+    return as_unsigned(cg, term_of(cg, soft, as_unsigned(cg, z, 64)), 32);
+}
+
+/* Left shifts are limited to what saturates every z > 0. */
+static Softmax softmax_open(Codegen *cg, const Value *x) {
+    Softmax soft = {.exp2 = table_of(cg, table_exp2), .log2 = table_of(cg, table_log2)};
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef e = value_exponent(cg, x);
+    soft.shift = shift_new(cg, smax(cg, sub(cg, const32(cg, 14), e), const32(cg, -12)), 64, true);
+    soft.plain = shift_new(cg, smax(cg, sub(cg, const32(cg, -16), e), const32(cg, -31)), 64, true);
+    head_leave(cg, saved);
+    if (x->type == T_I8 && shape_elements(x->shape) >= BYTE_TABLE_PAYS)
+        soft.terms = byte_table(cg, cg->i32, 0, term_in_table, &soft);
+    return soft;
+}
+
+/* n_j. */
+static LLVMValueRef softmax_term(Codegen *cg, const Softmax *soft, LLVMValueRef x) {
+    LLVMValueRef z = sub(cg, soft->largest, x);
+    if (soft->terms == NULL)
+        return term_of(cg, soft, z);
+    LLVMValueRef place = LLVMBuildInBoundsGEP2(cg->builder, cg->i32, soft->terms, &z, 1, "");
+    return as_unsigned(cg, LLVMBuildLoad2(cg->builder, cg->i32, place, ""), 64);
 }
 
 static LLVMValueRef row_largest(Codegen *cg, const Rows *rows, const Row *x) {

@@ -67,6 +67,8 @@ typedef struct {
     LLVMValueRef table[MAX_STREAMS];
     int64_t step[MAX_STREAMS][2]; /* of a tabled stream: from row to row, from element to element */
     int64_t period, repeat;
+    const Node *nodes[MAX_STREAMS]; /* fused into the expression, those beyond the first MAX_STREAMS left out */
+    int node_count;
 } Group;
 
 View view_same(const Value *value);
@@ -76,7 +78,7 @@ void group_collect(Codegen *cg, Group *group, View view);
 int group_logical(Group *group, Shape shape);
 /* Collapses the space and widens its inner loop where that helps. After all streams are added. */
 void group_close(Group *group);
-/* Fills the tables; at the start of every kernel of the group. */
+/* Fills the tables, those of functions too; at the start of every kernel of the group. */
 void group_prepare(Codegen *cg, Group *group);
 /* The logical index of a stream of group_logical: i32. */
 LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream);

@@ -311,6 +311,15 @@ static void add_large(void) {
     build(bench.graph, OP_softmax, NULL, INPUTS(x), ATTRS(ATTR_I("axis", 1)));
     Value *wide = build(bench.graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
     rescale(wide, 7, true);
+    static const char *const functions[] = {"tanh", "gelu", "mish", "sin"};
+    for (int i = 0; i < 4; i++) {
+        Op op = i == 1 || i == 2 ? OP_gated : OP_curve;
+        Value *y = rescale(build(bench.graph, op, NULL, INPUTS(x), ATTRS(ATTR_S("function", functions[i]))), 8, false);
+        rescale(build(bench.graph, OP_curve_grad, NULL, INPUTS(y, x), ATTRS(ATTR_S("function", functions[i]))), 8, true);
+    }
+    rescale(build(bench.graph, OP_exp, NULL, INPUTS(x), NO_ATTRS), 8, true);
+    build(bench.graph, OP_log, NULL, INPUTS(x), NO_ATTRS);
+    build(bench.graph, OP_sqrt, NULL, INPUTS(x), NO_ATTRS);
     int64_t two[] = {2, 2}, ones[] = {1, 1}, none[4] = {0};
     build(bench.graph, OP_maxpool, NULL, INPUTS(x),
           ATTRS(ATTR_L("kernel", 2, two), ATTR_L("strides", 2, ones), ATTR_L("pads", 4, none), ATTR_L("dilations", 2, ones)));
