@@ -6,8 +6,9 @@
  * of `panel` columns, [panel][group][column][quad]. A tile of rows times panels is kept in registers over all of K.
  *
  * Where the dot instruction takes unsigned rows (VNNI), rows are staged plus 128 and 128 times the column's sum is taken off: sums wrap, so
- * this is exact. Loads may read up to 63 bytes past an operand: scratch lies behind all values, and what is read there meets zero weights
- * or lands in columns that are not stored.
+ * this is exact. AVX2 sums pairs in 16 bits that saturate, so there bytes are multiplied only where one operand is never negative (after a
+ * ReLU, say): two products of at most 127 * 128 fit. Loads may read up to 63 bytes past an operand: scratch lies behind all values, and
+ * what is read there meets zero weights or lands in columns that are not stored.
  *
  * Floats (--arith=float32) go the same way: a group is one float, and the dot a fused multiplication and addition. All strides of operands
  * are in bytes, of results in elements. */
@@ -26,6 +27,8 @@ typedef enum {
     DOT_MADD512,
     DOT_MADD256,
     DOT_MADD128,
+    DOT_MADDUB256,
+    DOT_SDOT,
     DOT_GENERIC,
     DOT_LANES,
     DOT_FLOAT,
@@ -40,10 +43,11 @@ typedef struct {
     int panel;        /* columns of a panel: one vector of 8 or 16 lanes, or several of 4 */
     int accumulators; /* vectors that fit in registers beside the operands */
     bool biased;      /* rows are staged plus 128 */
+    bool swapped;     /* the columns, not the rows, are the operand that must not be negative */
 } Dot;
 
-/* The best one for so many columns of a type. */
-Dot dot_for(const Codegen *cg, int64_t columns, Type type);
+/* The best one for so many columns of these operands. */
+Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand);
 /* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column], plain multiplications. The columns of a row
  * are adjacent elements, behind the address that other kinds broadcast from. */
 Dot dot_lanes(const Codegen *cg, Type type);

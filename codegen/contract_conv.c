@@ -47,7 +47,7 @@ static void describe(const Codegen *cg, Conv *conv) {
     conv->terms = conv->source->shape.dim[1] / conv->groups;
     conv->columns = conv->result->shape.dim[1] / conv->groups;
     Type type = conv->source->type;
-    conv->dot = dot_for(cg, conv->columns, type);
+    conv->dot = dot_for(cg, conv->columns, conv->source, conv->weight);
     if (conv->groups > 1 && conv->terms == 1 && conv->columns == 1) {
         conv->dot = dot_lanes(cg, type);
         conv->columns = conv->channels;

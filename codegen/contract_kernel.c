@@ -49,41 +49,46 @@ static bool prefers_256(const Codegen *cg, int64_t columns) {
 static Dot float_dot(const Codegen *cg, int64_t columns) {
     bool narrow = prefers_256(cg, columns);
     if (target_has(cg, "avx512f") && target_has(cg, "avx512vl"))
-        return narrow ? (Dot){DOT_FLOAT, 1, 4, 8, 8, 28, false} : (Dot){DOT_FLOAT, 1, 4, 16, 16, 28, false};
+        return narrow ? (Dot){DOT_FLOAT, 1, 4, 8, 8, 28, false, false} : (Dot){DOT_FLOAT, 1, 4, 16, 16, 28, false, false};
     if (target_has(cg, "avx2"))
-        return (Dot){DOT_FLOAT, 1, 4, 8, 8, 12, false};
-    return (Dot){DOT_FLOAT, 1, 4, 4, columns > 8 ? 16 : columns > 4 ? 8 : 4, 12, false};
+        return (Dot){DOT_FLOAT, 1, 4, 8, 8, 12, false, false};
+    return (Dot){DOT_FLOAT, 1, 4, 4, columns > 8 ? 16 : columns > 4 ? 8 : 4, 12, false, false};
 }
 
-Dot dot_for(const Codegen *cg, int64_t columns, Type type) {
-    if (type == T_REAL)
+Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand) {
+    if (row_operand->type == T_REAL)
         return float_dot(cg, columns);
     bool x86 = strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;
     bool wide = x86 && target_has(cg, "avx512bw") && target_has(cg, "avx512vl");
     bool narrow = prefers_256(cg, columns);
     int panel = columns > 8 ? 16 : columns > 4 ? 8 : 4;
     if (wide && target_has(cg, "avx512vnni"))
-        return narrow ? (Dot){DOT_VNNI256, 4, 1, 8, 8, 28, true} : (Dot){DOT_VNNI512, 4, 1, 16, 16, 28, true};
+        return narrow ? (Dot){DOT_VNNI256, 4, 1, 8, 8, 28, true, false} : (Dot){DOT_VNNI512, 4, 1, 16, 16, 28, true, false};
     if (x86 && target_has(cg, "avxvnni"))
-        return (Dot){DOT_VNNI256, 4, 1, 8, 8, 12, true};
+        return (Dot){DOT_VNNI256, 4, 1, 8, 8, 12, true, false};
     if (wide)
-        return narrow ? (Dot){DOT_MADD256, 2, 2, 8, 8, 26, false} : (Dot){DOT_MADD512, 2, 2, 16, 16, 26, false};
+        return narrow ? (Dot){DOT_MADD256, 2, 2, 8, 8, 26, false, false} : (Dot){DOT_MADD512, 2, 2, 16, 16, 26, false, false};
+    bool rows = value_never_negative(row_operand), bytes = rows || value_never_negative(column_operand);
+    if (x86 && target_has(cg, "avx2") && bytes)
+        return (Dot){DOT_MADDUB256, 4, 1, 8, 8, 10, false, !rows};
     if (x86 && target_has(cg, "avx2"))
-        return (Dot){DOT_MADD256, 2, 2, 8, 8, 12, false};
+        return (Dot){DOT_MADD256, 2, 2, 8, 8, 12, false, false};
     if (x86)
-        return (Dot){DOT_MADD128, 2, 2, 4, panel, 12, false};
-    return (Dot){DOT_GENERIC, 1, 2, 4, panel, 16, false};
+        return (Dot){DOT_MADD128, 2, 2, 4, panel, 12, false, false};
+    if (strncmp(cg->triple, "aarch64", 7) == 0 && target_has(cg, "dotprod"))
+        return (Dot){DOT_SDOT, 4, 1, 4, panel, 24, false, false};
+    return (Dot){DOT_GENERIC, 1, 2, 4, panel, 16, false, false};
 }
 
 Dot dot_lanes(const Codegen *cg, Type type) {
     bool avx512 = target_has(cg, "avx512bw") && target_has(cg, "avx512vl"), avx2 = target_has(cg, "avx2");
     if (type == T_REAL && avx512)
-        return (Dot){DOT_FLOAT_LANES, 1, 4, 16, 16, 24, false};
+        return (Dot){DOT_FLOAT_LANES, 1, 4, 16, 16, 24, false, false};
     if (type == T_REAL)
-        return (Dot){DOT_FLOAT_LANES, 1, 4, avx2 ? 8 : 4, 8, 8, false};
+        return (Dot){DOT_FLOAT_LANES, 1, 4, avx2 ? 8 : 4, 8, 8, false, false};
     if (avx512)
-        return (Dot){DOT_LANES, 1, 1, 16, 16, 24, false};
-    return (Dot){DOT_LANES, 1, 1, avx2 ? 8 : 4, 8, 8, false};
+        return (Dot){DOT_LANES, 1, 1, 16, 16, 24, false, false};
+    return (Dot){DOT_LANES, 1, 1, avx2 ? 8 : 4, 8, 8, false, false};
 }
 
 bool dot_is_lanes(const Dot *dot) {
@@ -146,11 +151,9 @@ LLVMValueRef dot_splat(Codegen *cg, const Dot *dot, int64_t value) {
 
 /* Intrinsics, not IR multiplications: optimisers pull pair sums apart. */
 LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    static const char *const name[] = {[DOT_VNNI512] = "llvm.x86.avx512.vpdpbusd.512",
-                                       [DOT_VNNI256] = "llvm.x86.avx512.vpdpbusd.256",
-                                       [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512",
-                                       [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
-                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd"};
+    static const char *const name[] = {[DOT_VNNI512] = "llvm.x86.avx512.vpdpbusd.512", [DOT_VNNI256] = "llvm.x86.avx512.vpdpbusd.256",
+                                       [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512", [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
+                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd",       [DOT_MADDUB256] = "llvm.x86.avx2.pmadd.ub.sw"};
     LLVMTypeRef type = dot_accumulator(cg, dot);
     if (is_real(dot))
         return intrinsic(cg, "llvm.fmuladd", &type, 1, (LLVMValueRef[]){a, b, acc}, 3);
@@ -158,7 +161,19 @@ LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRe
         return add(cg, acc, mul(cg, a, b));
     if (dot->biased)
         return intrinsic(cg, name[dot->kind], NULL, 0, (LLVMValueRef[]){acc, a, b}, 3);
-    LLVMTypeRef words = LLVMVectorType(cg->i16, (unsigned)dot->lanes * 2);
+    LLVMTypeRef words = LLVMVectorType(cg->i16, (unsigned)dot->lanes * 2), bytes = LLVMVectorType(cg->i8, (unsigned)dot->lanes * 4);
+    if (dot->kind == DOT_MADDUB256) {
+        LLVMValueRef first = LLVMBuildBitCast(cg->builder, dot->swapped ? b : a, bytes, "");
+        LLVMValueRef second = LLVMBuildBitCast(cg->builder, dot->swapped ? a : b, bytes, "");
+        LLVMValueRef pairs = intrinsic(cg, name[dot->kind], NULL, 0, (LLVMValueRef[]){first, second}, 2);
+        LLVMValueRef ones = splat(cg, LLVMConstInt(cg->i16, 1, false), (unsigned)dot->lanes * 2);
+        return add(cg, acc, intrinsic(cg, name[DOT_MADD256], NULL, 0, (LLVMValueRef[]){pairs, ones}, 2));
+    }
+    if (dot->kind == DOT_SDOT) {
+        LLVMTypeRef types[] = {type, bytes};
+        LLVMValueRef args[] = {acc, LLVMBuildBitCast(cg->builder, a, bytes, ""), LLVMBuildBitCast(cg->builder, b, bytes, "")};
+        return intrinsic(cg, "llvm.aarch64.neon.sdot", types, 2, args, 3);
+    }
     LLVMValueRef args[] = {LLVMBuildBitCast(cg->builder, a, words, ""), LLVMBuildBitCast(cg->builder, b, words, "")};
     return add(cg, acc, intrinsic(cg, name[dot->kind], NULL, 0, args, 2));
 }
@@ -291,7 +306,7 @@ static void k_loop_end(Codegen *cg, Micro *micro, KLoop *loop, int64_t count) {
 /* Code of at most this many dot instructions is laid out straight: little of it for AVX2 and AVX-512 without VNNI, where LLVM's machine
  * combiner pairs the additions of one accumulator and runs out of registers. */
 static bool one_by_one(const Dot *dot) {
-    return dot->kind == DOT_MADD256 || dot->kind == DOT_MADD512;
+    return dot->kind == DOT_MADD256 || dot->kind == DOT_MADD512 || dot->kind == DOT_MADDUB256;
 }
 
 static int straight_limit(const Dot *dot) {

@@ -237,7 +237,7 @@ void emit_matmul(Codegen *cg, const Node *node) {
         .node = node,
     };
     const Value *c = node->out[0];
-    gemm.dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0]->type);
+    gemm.dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0], node->in[1]);
     describe(&gemm);
     merge_leads(&gemm);
     plan_slices(cg, &gemm);

@@ -39,7 +39,7 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->channels = wgrad->x->shape.dim[1] / wgrad->groups;
     wgrad->columns = wgrad->dy->shape.dim[1] / wgrad->groups;
     Type type = wgrad->x->type;
-    wgrad->dot = dot_for(cg, wgrad->columns, type);
+    wgrad->dot = dot_for(cg, wgrad->columns, wgrad->x, wgrad->dy);
     if (wgrad->groups > 1 && wgrad->channels == 1 && wgrad->columns == 1) {
         wgrad->dot = dot_lanes(cg, type);
         wgrad->columns = wgrad->total;

@@ -247,6 +247,8 @@ int node_exponent_weight(const Node *node, int input);
 int node_exponent_constant(const Node *node);
 /* ALIGN and FIRST: bits of the result (ALIGN_BITS_*), and g = ceil(log2(number of terms)). */
 int node_align_bits(const Node *node);
+/* Whether no mantissa of the value can be below 0 (sign.c); false where that is not known. */
+bool value_never_negative(const Value *value);
 /* Places that the product of pair i of a weighted sum loses to keep a sum of 32 bits, and the bound of what is left. */
 int weighted_cut(const Node *node, int i);
 int64_t weighted_bound(const Node *node, int i);

@@ -1,4 +1,4 @@
-/* Speed of the contraction kernels, one thread, in GMAC/s of useful products: bench_contract [cpu [part of a name [op]]]. */
+/* Speed of the contraction kernels, one thread, in GMAC/s of useful products: bench_contract [--positive] [cpu [part of a name [op]]]. */
 #include "../codegen/contract_jit.h"
 
 #include <stdlib.h>
@@ -35,8 +35,12 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static Value *operand(Graph *graph, int rank, const int64_t *dims, bool channels_last) {
+static bool positive; /* the left operand is what a ReLU leaves, but for dgrad */
+
+static Value *operand(Graph *graph, int rank, const int64_t *dims, bool channels_last, bool left) {
     Value *value = graph_value(graph, VALUE_INPUT, NULL, shape_of(rank, dims));
+    if (positive && left)
+        value = graph_node(graph, NULL, OP_relu, NULL, &value, 1, NO_ATTRS)->out[0];
     value->type = T_I8;
     static const uint8_t order[] = {0, 2, 3, 1};
     if (channels_last)
@@ -57,7 +61,7 @@ static void measure(const char *name, Node *node, double products, const char *c
     double compiled = now() - start, best = 1e9;
     unsigned char *arena = aligned_alloc(64, (size_t)((jit.arena_size + 63) / 64 * 64));
     for (int64_t i = 0; i < jit.arena_size; i++)
-        arena[i] = (unsigned char)(i * 7 + i / 251);
+        arena[i] = (unsigned char)(i * 7 + i / 251) & (positive ? 127 : 255);
     double until = now() + 0.15;
     for (int i = 0; i < 5 || now() < until; i++) {
         start = now();
@@ -74,8 +78,8 @@ static void measure(const char *name, Node *node, double products, const char *c
 
 static void bench_matmul(Graph *graph, Diag *diag, const Case *c, const char *cpu) {
     bool ta = c->size == 2, tb = c->size == 1;
-    Value *a = operand(graph, 2, (int64_t[]){ta ? c->k : c->m, ta ? c->m : c->k}, false);
-    Value *b = operand(graph, 2, (int64_t[]){tb ? c->n : c->k, tb ? c->k : c->n}, false);
+    Value *a = operand(graph, 2, (int64_t[]){ta ? c->k : c->m, ta ? c->m : c->k}, false, true);
+    Value *b = operand(graph, 2, (int64_t[]){tb ? c->n : c->k, tb ? c->k : c->n}, false, false);
     Node *node = graph_node(graph, diag, OP_matmul, NULL, (Value *[]){a, b}, 2, ATTRS(ATTR_I("ta", ta), ATTR_I("tb", tb)));
     if (node != NULL)
         measure(c->name, node, (double)c->m * (double)c->k * (double)c->n, cpu);
@@ -92,8 +96,8 @@ static void bench_conv(Graph *graph, Diag *diag, const Case *c, const char *cpu,
             continue;
         Attr attrs[] = {ATTR_L("strides", 2, strides), ATTR_L("pads", 4, pads), ATTR_L("dilations", 2, dilations),
                         ATTR_I("group", c->group), ATTR_L("shape", 4, ops[i] == OP_conv_dgrad ? x : w)};
-        Value *left = operand(graph, 4, ops[i] == OP_conv_dgrad ? y : x, true);
-        Value *right = operand(graph, 4, ops[i] == OP_conv_wgrad ? y : w, ops[i] == OP_conv_wgrad);
+        Value *left = operand(graph, 4, ops[i] == OP_conv_dgrad ? y : x, true, ops[i] != OP_conv_dgrad);
+        Value *right = operand(graph, 4, ops[i] == OP_conv_wgrad ? y : w, ops[i] == OP_conv_wgrad, false);
         Node *node = graph_node(graph, diag, ops[i], NULL, (Value *[]){left, right}, 2, attrs, i == 0 ? 4 : 5);
         if (node == NULL)
             continue;
@@ -104,6 +108,9 @@ static void bench_conv(Graph *graph, Diag *diag, const Case *c, const char *cpu,
 }
 
 int main(int argc, char **argv) {
+    positive = argc > 1 && strcmp(argv[1], "--positive") == 0;
+    argc -= positive;
+    argv += positive;
     const char *cpu = argc > 1 ? argv[1] : "host", *part = argc > 2 ? argv[2] : "";
     Arena *arena = arena_new();
     Diag *diag = diag_new("bench");

@@ -21,8 +21,11 @@ static int64_t between(int64_t low, int64_t high) {
 
 /* --- graphs --- */
 
+/* Every third is the result of a ReLU, which contractions may take as unsigned. */
 static Value *operand(Graph *graph, int rank, const int64_t *dims) {
     Value *value = graph_value(graph, VALUE_INPUT, NULL, shape_of(rank, dims));
+    if (below(3) == 0)
+        value = graph_node(graph, NULL, OP_relu, NULL, &value, 1, NO_ATTRS)->out[0];
     value->type = T_I8;
     value->bound = 128;
     return value;
@@ -179,6 +182,8 @@ static int8_t *fill(const Value *value, unsigned char *arena, int64_t kind) {
     value_strides(value, stride);
     for (int64_t i = 0; i < total; i++) {
         logical[i] = (int8_t)(kind == 0 ? -128 : kind == 1 ? 127 - below(2) * 254 : between(-128, 127));
+        if (value->def != NULL && logical[i] < 0)
+            logical[i] = (int8_t)-(logical[i] + 1);
         arena[value->offset + index_of(value, stride, i)] = (unsigned char)logical[i];
     }
     return logical;
