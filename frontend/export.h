@@ -14,6 +14,7 @@
 typedef struct {
     const char *narrow; /* int8 tensor of its mantissas */
     const char *wide;   /* float64 tensor of its mantissas */
+    const char *index;  /* int64 tensor of an integer value */
     int exponent;       /* position in the template's exponents, plus one */
     int bits;           /* of its magnitude, plus one */
 } Exported;
@@ -77,6 +78,8 @@ const char *ex_i64s(Exporter *x, int count, const int64_t *values);
 const char *ex_scale32(Exporter *x, int exponent);
 /* 2^(a - b + constant) as float64; b = -1: without. */
 const char *ex_power(Exporter *x, int a, int b, int constant);
+/* The exponent itself as float64. */
+const char *ex_number(Exporter *x, int exponent);
 /* A parameter, or a state that the calibration computes from parameters. */
 bool ex_is_kept(const Value *value);
 const char *ex_param_i8(Exporter *x, const Value *param, int bits);
@@ -87,11 +90,14 @@ int ex_exponent(Exporter *x, TemplateExponent exponent);
 int ex_constant(Exporter *x, int value);
 int ex_sum(Exporter *x, int a, int b, int constant);
 int ex_difference(Exporter *x, int a, int b, int constant);
+/* floor(a / 2) */
+int ex_half(Exporter *x, int a);
 int ex_larger(Exporter *x, int a, int b);
 int ex_smaller(Exporter *x, int a, int b);
 void ex_condition(Exporter *x, int exponent, int low, int high, const char *text);
 
-void ex_input(Exporter *x, const char *name, Shape shape);
+/* type: Onnx__TensorProto__DataType */
+void ex_input(Exporter *x, const char *name, int type, Shape shape);
 void ex_model_output(Exporter *x, const char *name, Shape shape);
 /* Packs the model; a refusal leaves only its sentence. */
 void ex_finish(Exporter *x, const char *format, ModelTemplate *model);
@@ -100,6 +106,7 @@ void ex_finish(Exporter *x, const char *format, ModelTemplate *model);
 
 const char *ex_narrow(Exporter *x, const Value *value);
 const char *ex_wide(Exporter *x, const Value *value);
+const char *ex_index(Exporter *x, const Value *value);
 int ex_exponent_of(Exporter *x, const Value *value);
 
 /* --- rows: export_rows.c --- */
@@ -120,8 +127,41 @@ bool ex_is_move(Op op);
 const char *ex_move(Exporter *x, const Node *node, const char *in);
 /* clip's limit named min or max as float64 mantissa; NULL: unbounded. */
 const char *ex_limit(Exporter *x, const Node *node, const char *name);
-/* x rounded half to even. */
+/* in * factor, rounded half to even. */
 const char *ex_round(Exporter *x, const char *in, const char *factor);
+const char *ex_power_of_two(Exporter *x, int exponent);
+/* floor(in / 2^shift) */
+const char *ex_floor(Exporter *x, const char *in, int shift);
+const char *ex_to_double(Exporter *x, const char *in);
+const char *ex_summed(Exporter *x, const char *in, int count, const int64_t *axes, bool keep);
+/* Integers in int64, for what 53 bits do not hold. */
+enum { EX_LONGEST = 62 };
+const char *ex_i64(Exporter *x, int64_t value);
+const char *ex_whole(Exporter *x, const char *in);
+/* a / b half to even, b > 0, |a| < 2^62 */
+const char *ex_divide_even(Exporter *x, const char *a, const char *b);
+/* Bit length of integers in [0, 2^62), in a tensor of that rank. */
+const char *ex_bit_length(Exporter *x, const char *in, int rank);
+
+/* --- functions and rows: export_function.c --- */
+
+const char *ex_doubles(Exporter *x, const double *values, int count);
+/* The table's elements at an index in float64 */
+const char *ex_gathered(Exporter *x, const char *table, const char *index);
+const char *ex_function(Exporter *x, const Node *node);
+const char *ex_exp(Exporter *x, const Node *node);
+const char *ex_log(Exporter *x, const Node *node);
+const char *ex_sqrt(Exporter *x, const Node *node);
+const char *ex_softmax(Exporter *x, const Node *node);
+const char *ex_log_softmax(Exporter *x, const Node *node);
+
+/* --- normalisation: export_norm.c --- */
+
+const char *ex_share(Exporter *x, const Node *node);
+const char *ex_variance(Exporter *x, const Node *node);
+/* The code 32 * mantissa + shift. */
+const char *ex_rsqrt(Exporter *x, const Node *node);
+const char *ex_normalize(Exporter *x, const Node *node);
 
 /* --- packed bytes: export_wire.c --- */
 

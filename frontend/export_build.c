@@ -207,6 +207,11 @@ const char *ex_power(Exporter *x, int a, int b, int constant) {
     return filled(x, "power", ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE, 8, (Shape){0}, patch);
 }
 
+const char *ex_number(Exporter *x, int exponent) {
+    TemplatePatch patch = {.kind = INTC_PATCH_NUMBER_F64, .exponent = exponent};
+    return filled(x, "exponent", ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE, 8, (Shape){0}, patch);
+}
+
 static const char *param_name(const Value *param) {
     return param->onnx_name != NULL ? param->onnx_name : param->name;
 }
@@ -256,6 +261,10 @@ int ex_difference(Exporter *x, int a, int b, int constant) {
     return ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_SUB, .a = a, .b = b, .constant = constant});
 }
 
+int ex_half(Exporter *x, int a) {
+    return ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_HALF, .a = a});
+}
+
 int ex_larger(Exporter *x, int a, int b) {
     return a == b ? a : ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_MAX, .a = a, .b = b});
 }
@@ -272,7 +281,7 @@ void ex_condition(Exporter *x, int exponent, int low, int high, const char *sent
 
 /* --- the whole --- */
 
-static Onnx__ValueInfoProto *value_info(const Exporter *x, const char *name, Shape shape) {
+static Onnx__ValueInfoProto *value_info(const Exporter *x, const char *name, int type_of_element, Shape shape) {
     Onnx__ValueInfoProto *info = arena_alloc(x->arena, 1, sizeof *info);
     Onnx__TypeProto *type = arena_alloc(x->arena, 1, sizeof *type);
     Onnx__TypeProto__Tensor *tensor = arena_alloc(x->arena, 1, sizeof *tensor);
@@ -294,7 +303,7 @@ static Onnx__ValueInfoProto *value_info(const Exporter *x, const char *name, Sha
             dim->dim_value = shape.dim[i];
     }
     tensor->has_elem_type = 1;
-    tensor->elem_type = ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT;
+    tensor->elem_type = type_of_element;
     tensor->shape = dims;
     type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
     type->tensor_type = tensor;
@@ -303,12 +312,12 @@ static Onnx__ValueInfoProto *value_info(const Exporter *x, const char *name, Sha
     return info;
 }
 
-void ex_input(Exporter *x, const char *name, Shape shape) {
-    list_add(x->arena, &x->inputs, value_info(x, name, shape));
+void ex_input(Exporter *x, const char *name, int type, Shape shape) {
+    list_add(x->arena, &x->inputs, value_info(x, name, type, shape));
 }
 
 void ex_model_output(Exporter *x, const char *name, Shape shape) {
-    list_add(x->arena, &x->outputs, value_info(x, name, shape));
+    list_add(x->arena, &x->outputs, value_info(x, name, ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT, shape));
 }
 
 static Onnx__OperatorSetIdProto *opset(const Exporter *x, const char *domain, int version) {

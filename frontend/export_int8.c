@@ -59,15 +59,16 @@ static int node_exponent(Exporter *x, const Node *node) {
             int weight = node_exponent_weight(node, i), e = weight == 0 ? 0 : ex_exponent_of(x, node->in[i]);
             if (weight == 0)
                 continue;
-            if (weight * weight != 1 || (sum < 0 && weight < 0)) {
+            if (weight * weight != 1) {
                 ex_refuse(x, node, "%s has no int8 form", op_info(node->op)->name);
                 return 0;
             }
-            int base = sum < 0 ? e : sum, other = sum < 0 ? ex_constant(x, 0) : e;
-            bool last = i == node->in_count - 1;
-            sum = weight > 0 ? ex_sum(x, base, other, last ? constant : 0) : ex_difference(x, base, other, last ? constant : 0);
+            int base = sum < 0 ? ex_constant(x, constant) : sum;
+            sum = weight > 0 ? ex_sum(x, base, e, 0) : ex_difference(x, base, e, 0);
         }
         return sum < 0 ? ex_constant(x, constant) : sum;
+    case RULE_HALF:
+        return ex_sum(x, ex_half(x, ex_exponent_of(x, node->in[0])), ex_constant(x, constant), 0);
     default:
         ex_refuse(x, node, "%s has no int8 form", op_info(node->op)->name);
         return 0;
@@ -128,13 +129,6 @@ static const char *requantised_product(Exporter *x, const Node *node, int slot, 
     const char *sticky = EMIT(x, "Mul", EMIT(x, "Sign", rest), ex_f64(x, 0.25));
     const char *rounded = ex_round(x, EMIT(x, "Add", high, sticky), ex_power(x, from, slot, SPLIT));
     return EMIT(x, "Clip", rounded, ex_f64(x, low_of(bits)), ex_f64(x, high_of(bits)));
-}
-
-/* Float64 mantissas of a value rescaled to the slot. */
-static const char *requantised_value(Exporter *x, const Value *value, int slot, int bits) {
-    if (value->kind == VALUE_NODE && value->def->op == OP_mul_const && ex_bits(x, value) == 0)
-        return requantised_product(x, value->def, slot, bits);
-    return requantised(x, ex_wide(x, value), ex_exponent_of(x, value), slot, bits);
 }
 
 /* Limits of int8 tensors narrower than their type. */
@@ -240,7 +234,8 @@ static const char *quantised_real(Exporter *x, const char *in, int exponent) {
     return EMIT(x, "QuantizeLinear", in, scale, zero);
 }
 
-static const char *qdq_form(Exporter *x, const Contraction *c, bool relu) {
+/* The real value of bias and contraction, float32. */
+static const char *qdq_form(Exporter *x, const Contraction *c) {
     const char *in[] = {dequantised(x, c->a, c->ea), dequantised(x, c->b, c->eb), NULL};
     if (c->bias != NULL)
         in[2] = dequantised(x, c->bias, c->ec);
@@ -249,33 +244,56 @@ static const char *qdq_form(Exporter *x, const Contraction *c, bool relu) {
         window_attributes(x, out, c->node);
     if (c->gemm)
         gemm_attributes(x, out, c->node);
-    return quantised_real(x, relu ? EMIT(x, "Relu", ex_output(out)) : ex_output(out), c->output);
+    return ex_output(out);
+}
+
+/* Contraction and bias that end in the value, their operands exported; false where that does not fit. */
+static bool open_contraction(Exporter *x, const Value *value, Contraction *c) {
+    Accumulation found;
+    if (x->form == FORM_EXACT || value->kind != VALUE_NODE || !accumulation(x, value, &found))
+        return false;
+    const Node *node = found.contraction;
+    *c = (Contraction){.node = node, .conv = node->op == OP_conv};
+    c->gemm = !c->conv && found.bias != NULL;
+    c->ea = ex_exponent_of(x, node->in[0]);
+    c->eb = ex_exponent_of(x, node->in[1]);
+    c->ec = ex_exponent_of(x, node->out[0]);
+    fits_float(x, c->ea, node, "input");
+    fits_float(x, c->eb, node, "weight");
+    fits_float(x, c->ec, node, "accumulator");
+    c->a = c->conv || c->gemm ? ex_narrow(x, node->in[0]) : matrix(x, node->in[0], attr_int(node, "ta", 0));
+    c->b = c->conv || c->gemm ? ex_narrow(x, node->in[1]) : matrix(x, node->in[1], attr_int(node, "tb", 0));
+    c->bias = found.bias != NULL ? quantised_bias(x, found.bias, c->ec) : NULL;
+    return true;
 }
 
 /* Contraction, bias, perhaps relu and rescale of what ends in the value, in one; NULL where that does not fit. */
 static const char *quantised(Exporter *x, const Value *value, int slot, int bits, bool relu) {
-    Accumulation found;
-    if (x->form == FORM_EXACT || value->kind != VALUE_NODE || !accumulation(x, value, &found))
+    Contraction c;
+    if (!open_contraction(x, value, &c))
         return NULL;
-    const Node *node = found.contraction;
-    Contraction c = {.node = node, .conv = node->op == OP_conv, .output = slot};
-    c.gemm = !c.conv && found.bias != NULL;
-    c.ea = ex_exponent_of(x, node->in[0]);
-    c.eb = ex_exponent_of(x, node->in[1]);
-    c.ec = ex_exponent_of(x, node->out[0]);
-    fits_float(x, c.ea, node, "input");
-    fits_float(x, c.eb, node, "weight");
-    fits_float(x, c.ec, node, "accumulator");
-    fits_float(x, slot, node, "output");
-    c.a = c.conv || c.gemm ? ex_narrow(x, node->in[0]) : matrix(x, node->in[0], attr_int(node, "ta", 0));
-    c.b = c.conv || c.gemm ? ex_narrow(x, node->in[1]) : matrix(x, node->in[1], attr_int(node, "tb", 0));
-    c.bias = found.bias != NULL ? quantised_bias(x, found.bias, c.ec) : NULL;
-    if (x->form == FORM_QDQ)
-        return limited(x, qdq_form(x, &c, relu), bits);
+    c.output = slot;
+    fits_float(x, slot, c.node, "output");
+    if (x->form == FORM_QDQ) {
+        const char *real = qdq_form(x, &c);
+        return limited(x, quantised_real(x, relu ? EMIT(x, "Relu", real) : real, slot), bits);
+    }
     ex_condition(x, ex_difference(x, slot, c.ec, 0), -SHIFT_LIMIT, SATURATING_SHIFT,
-                 arena_printf(x->arena, "%s: its accumulator is too large for the requantisation of ONNX Runtime", ex_label(x, node)));
+                 arena_printf(x->arena, "%s: its accumulator is too large for the requantisation of ONNX Runtime", ex_label(x, c.node)));
     const char *out = limited(x, operator_form(x, &c), bits);
     return relu ? EMIT(x, "Max", out, ex_i8(x, 0)) : out;
+}
+
+/* Float64 mantissas of a value rescaled to the slot. */
+static const char *requantised_value(Exporter *x, const Value *value, int slot, int bits) {
+    Contraction c;
+    if (value->kind == VALUE_NODE && value->def->op == OP_mul_const && ex_bits(x, value) == 0)
+        return requantised_product(x, value->def, slot, bits);
+    if (value->kind == VALUE_NODE && value->def->op == OP_exp) /* a float64 of any size, exactly */
+        return requantised(x, ex_exp(x, value->def), ex_exponent_of(x, value), slot, bits);
+    if (x->form == FORM_QDQ && open_contraction(x, value, &c)) /* a prediction */
+        return requantised(x, ex_to_double(x, qdq_form(x, &c)), ex_constant(x, 0), slot, bits);
+    return requantised(x, ex_wide(x, value), ex_exponent_of(x, value), slot, bits);
 }
 
 /* A move or relu of an int8 tensor. */
@@ -427,7 +445,7 @@ const char *ex_wide(Exporter *x, const Value *value) {
     if (known->wide != NULL)
         return known->wide;
     if (value->integer && value->kind == VALUE_INPUT)
-        known->wide = ex_refuse(x, value->def, "integer tensors such as '%s' have no int8 form", value->name);
+        known->wide = ex_to_double(x, ex_index(x, value));
     else if (value->type == T_I8 && !value->integer)
         known->wide = ex_cast(x, ex_narrow(x, value), ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
     else if (value->kind == VALUE_INPUT)
@@ -445,13 +463,33 @@ const char *ex_wide(Exporter *x, const Value *value) {
     return known->wide;
 }
 
+/* --- int64 tensors of integers --- */
+
+const char *ex_index(Exporter *x, const Value *value) {
+    Exported *known = &x->values[value->id];
+    if (known->index != NULL)
+        return known->index;
+    size_t size = (size_t)shape_elements(value->shape) * sizeof *value->mantissa;
+    if (value->kind == VALUE_CONST)
+        known->index = ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, value->shape, value->mantissa, size);
+    else if (value->kind == VALUE_INPUT)
+        known->index = value->onnx_name != NULL ? value->onnx_name : value->name;
+    else if (value->kind == VALUE_NODE && ex_is_move(value->def->op))
+        known->index = ex_move(x, value->def, ex_index(x, value->def->in[0]));
+    else
+        known->index = ex_whole(x, ex_wide(x, value));
+    return known->index;
+}
+
 /* --- the model --- */
 
 static void declare_inputs(Exporter *x) {
     for (int i = 0; i < x->graph->value_count; i++) {
         const Value *value = x->graph->values[i];
-        if (value->kind == VALUE_INPUT && (x->values[i].narrow != NULL || x->values[i].wide != NULL))
-            ex_input(x, value->onnx_name != NULL ? value->onnx_name : value->name, value->shape);
+        const Exported *known = &x->values[i];
+        int type = value->integer ? ONNX__TENSOR_PROTO__DATA_TYPE__INT64 : ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT;
+        if (value->kind == VALUE_INPUT && (known->narrow != NULL || known->wide != NULL || known->index != NULL))
+            ex_input(x, value->onnx_name != NULL ? value->onnx_name : value->name, type, value->shape);
     }
 }
 

@@ -2,14 +2,12 @@
  * graph whose inputs can be exported. After: nodes that compute output 0 exactly as docs/operators.md says; every intermediate result is an
  * integer below 2^53 or a power-of-two multiple of one. */
 #include "frontend/export.h"
-#include "ir/functions.h"
-#include "ir/tables.h"
 #include "runtime/fixed.h"
 
 #include <math.h>
 #include <string.h>
 
-static const char *power_of_two(Exporter *x, int exponent) {
+const char *ex_power_of_two(Exporter *x, int exponent) {
     return ex_f64(x, ldexp(1.0, exponent));
 }
 
@@ -17,12 +15,45 @@ const char *ex_round(Exporter *x, const char *in, const char *factor) {
     return EMIT(x, "Round", EMIT(x, "Mul", in, factor));
 }
 
-static const char *floor_of(Exporter *x, const char *in, int shift) {
-    return EMIT(x, "Floor", EMIT(x, "Mul", in, power_of_two(x, -shift)));
+const char *ex_floor(Exporter *x, const char *in, int shift) {
+    return EMIT(x, "Floor", EMIT(x, "Mul", in, ex_power_of_two(x, -shift)));
 }
 
-static const char *to_double(Exporter *x, const char *in) {
+const char *ex_to_double(Exporter *x, const char *in) {
     return ex_cast(x, in, ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE);
+}
+
+const char *ex_summed(Exporter *x, const char *in, int count, const int64_t *axes, bool keep) {
+    Onnx__NodeProto *out = ex_node(x, "ReduceSum", EX_NAMES(in, ex_i64s(x, count, axes)));
+    ex_attr_int(x, out, "keepdims", keep);
+    return ex_output(out);
+}
+
+/* --- integers in int64 --- */
+
+const char *ex_i64(Exporter *x, int64_t value) {
+    return ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, (Shape){0}, &value, sizeof value);
+}
+
+const char *ex_whole(Exporter *x, const char *in) {
+    return ex_cast(x, in, ONNX__TENSOR_PROTO__DATA_TYPE__INT64);
+}
+
+const char *ex_divide_even(Exporter *x, const char *a, const char *b) {
+    const char *size = EMIT(x, "Abs", a), *quotient = EMIT(x, "Div", size, b), *two = ex_i64(x, 2);
+    const char *rest = EMIT(x, "Sub", size, EMIT(x, "Mul", quotient, b));
+    const char *twice = EMIT(x, "Add", EMIT(x, "Mul", rest, two), EMIT(x, "Mod", quotient, two));
+    return EMIT(x, "Mul", EMIT(x, "Add", quotient, ex_whole(x, EMIT(x, "Greater", twice, b))), EMIT(x, "Sign", a));
+}
+
+/* How many powers of two they reach. */
+const char *ex_bit_length(Exporter *x, const char *in, int rank) {
+    int64_t powers[EX_LONGEST], last = rank;
+    for (int k = 0; k < EX_LONGEST; k++)
+        powers[k] = (int64_t)1 << k;
+    const char *column = EMIT(x, "Unsqueeze", in, ex_i64s(x, 1, &last));
+    const char *reached = EMIT(x, "GreaterOrEqual", column, ex_i64s(x, EX_LONGEST, powers));
+    return ex_summed(x, ex_whole(x, reached), 1, &last, false);
 }
 
 /* --- exponents of sums --- */
@@ -51,7 +82,7 @@ static const char *aligned(Exporter *x, const Node *node, int i) {
 
 /* --- bounds --- */
 
-enum { EXACT_BITS = 53, SLOPE_BITS = 24 };
+enum { EXACT_BITS = 53, SLOPE_BITS = 24, EXP_BITS = 42 };
 
 /* The terms of a sum stay within the bits, or the model's conditions fail. Static bounds of sums allow for terms of very different
  * exponents. */
@@ -79,6 +110,12 @@ static int node_bits(Exporter *x, const Node *node) {
         return ex_bits(x, in);
     if (is_sum(node->out[0]))
         return sum_bits(x, node, EXACT_BITS);
+    if (node->op == OP_exp) { /* e^8 and 30 fraction bits */
+        int reach = ex_sum(x, ex_exponent_of(x, in), ex_constant(x, 0), intc_bit_length((uint64_t)in->bound - 1));
+        ex_condition(x, reach, INTC_EXPONENT_ZERO, 3,
+                     arena_printf(x->arena, "%s: its values are too large for exact arithmetic in float64", ex_label(x, node)));
+        return EXP_BITS;
+    }
     if (node->op != OP_leaky_relu || fabs(attr_real(node, "alpha", 0)) > 1)
         return 0;
     int own = ex_bits(x, in);
@@ -187,16 +224,16 @@ static const char *maxpool(Exporter *x, const Node *node, const char *in) {
     return ex_output(out);
 }
 
+/* The runtime refuses indices of an input that are out of range. */
 static const char *gather(Exporter *x, const Node *node, const char *in) {
     const Value *index = node->in[1];
-    if (index->kind != VALUE_CONST)
-        return ex_refuse(x, node, "indices '%s' that are data have no int8 form", index->name);
-    size_t count = (size_t)shape_elements(index->shape);
-    for (size_t i = 0; i < count; i++)
-        if (index->mantissa[i] < 0 || index->mantissa[i] >= node->in[0]->shape.dim[attr_int(node, "axis", 0)])
+    int64_t size = node->in[0]->shape.dim[attr_int(node, "axis", 0)];
+    for (int64_t i = 0; index->kind == VALUE_CONST && i < shape_elements(index->shape); i++)
+        if (index->mantissa[i] < 0 || index->mantissa[i] >= size)
             return ex_refuse(x, node, "index %lld is out of range", (long long)index->mantissa[i]);
-    const char *places = ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, index->shape, index->mantissa, count * sizeof *index->mantissa);
-    Onnx__NodeProto *out = ex_node(x, "Gather", EX_NAMES(in, places));
+    if (index->kind != VALUE_CONST && index->bound >= size)
+        return ex_refuse(x, node, "indices '%s' may be out of range", index->name);
+    Onnx__NodeProto *out = ex_node(x, "Gather", EX_NAMES(in, ex_index(x, index)));
     ex_attr_int(x, out, "axis", attr_int(node, "axis", 0));
     return ex_output(out);
 }
@@ -260,7 +297,7 @@ static const char *divide(Exporter *x, const Node *node) {
     const char *a = ex_wide(x, node->in[0]), *b = ex_wide(x, node->in[1]), *zero = ex_f64(x, 0);
     const char *none = EMIT(x, "Equal", b, zero);
     const char *safe = EMIT(x, "Where", none, ex_f64(x, 1), b);
-    const char *quotient = EMIT(x, "Round", EMIT(x, "Div", EMIT(x, "Mul", a, power_of_two(x, 30)), safe));
+    const char *quotient = EMIT(x, "Round", EMIT(x, "Div", EMIT(x, "Mul", a, ex_power_of_two(x, 30)), safe));
     const char *most = EMIT(x, "Mul", EMIT(x, "Sign", a), ex_f64(x, (double)node->out[0]->bound));
     return EMIT(x, "Where", none, most, quotient);
 }
@@ -269,12 +306,12 @@ static const char *leaky(Exporter *x, const Node *node) {
     double slope = nearbyint(ldexp(attr_real(node, "alpha", 0), 24));
     const char *in = ex_wide(x, node->in[0]);
     const char *negative = EMIT(x, "Less", in, ex_f64(x, 0));
-    return EMIT(x, "Mul", in, EMIT(x, "Where", negative, ex_f64(x, slope), power_of_two(x, 24)));
+    return EMIT(x, "Mul", in, EMIT(x, "Where", negative, ex_f64(x, slope), ex_power_of_two(x, 24)));
 }
 
 /* Masks are 0 and 1 in float64. */
 static const char *positive(Exporter *x, const Node *node) {
-    return to_double(x, EMIT(x, "Greater", ex_wide(x, node->in[0]), ex_f64(x, 0)));
+    return ex_to_double(x, EMIT(x, "Greater", ex_wide(x, node->in[0]), ex_f64(x, 0)));
 }
 
 static const char *differ(Exporter *x, const Node *node) {
@@ -306,70 +343,16 @@ static const char *conv_dgrad(Exporter *x, const Node *node) {
     ex_attr_ints(x, out, "pads", 2 * n, pads);
     ex_attr_ints(x, out, "output_padding", n, extra);
     ex_attr_int(x, out, "group", attr_int(node, "group", 1));
-    return to_double(x, ex_output(out));
-}
-
-/* --- function tables --- */
-
-static const char *doubles(Exporter *x, const double *values, int count) {
-    Shape shape = {.rank = 1, .dim = {count}};
-    return ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE, shape, values, (size_t)count * sizeof *values);
-}
-
-static const char *gathered(Exporter *x, const char *table, const char *index) {
-    return EMIT(x, "Gather", table, ex_cast(x, index, ONNX__TENSOR_PROTO__DATA_TYPE__INT64));
-}
-
-/* T[u >> bits] + ((T[(u >> bits) + 1] - T[u >> bits]) · (u mod 2^bits) + half) >> bits, for u in [0, intervals · 2^bits]. */
-static const char *interpolated(Exporter *x, const int32_t *table, int intervals, int bits, const char *u) {
-    double value[TABLE_INTERVALS + 1], step[TABLE_INTERVALS + 1];
-    for (int i = 0; i <= intervals; i++) {
-        value[i] = table[i];
-        step[i] = i < intervals ? table[i + 1] - table[i] : 0;
-    }
-    const char *i = floor_of(x, u, bits);
-    const char *rest = EMIT(x, "Sub", u, EMIT(x, "Mul", i, power_of_two(x, bits)));
-    const char *rise = EMIT(x, "Mul", gathered(x, doubles(x, step, intervals + 1), i), rest);
-    const char *part = floor_of(x, EMIT(x, "Add", rise, power_of_two(x, bits - 1)), bits);
-    return EMIT(x, "Add", gathered(x, doubles(x, value, intervals + 1), i), part);
-}
-
-static const char *on_side(Exporter *x, CurveSide side, const char *y) {
-    if (side.sign == 0)
-        return ex_f64(x, side.offset);
-    return side.sign < 0 ? EMIT(x, "Sub", ex_f64(x, side.offset), y) : EMIT(x, "Add", y, ex_f64(x, side.offset));
-}
-
-/* T(|x|) of the side on which x is; nothing of x is left where both sides are constant. */
-static const char *function(Exporter *x, const Node *node) {
-    const Function *f = function_find(attr_text(node, "function", ""));
-    const Curve *curve = &f->value;
-    if (f->form == FORM_PERIODIC)
-        return ex_refuse(x, node, "%s has no int8 form", f->name);
-    const char *in = ex_wide(x, node->in[0]);
-    const char *u = ex_round(x, EMIT(x, "Abs", in), ex_power(x, ex_exponent_of(x, node->in[0]), -1, 16));
-    u = EMIT(x, "Min", u, ex_f64(x, ldexp(1.0, curve->domain + 16) - 1));
-    const char *above = interpolated(x, curve->table, TABLE_INTERVALS, curve->domain + 6, u), *below = above;
-    if (curve->two)
-        below = interpolated(x, curve->table + TABLE_INTERVALS + 1, TABLE_INTERVALS, curve->domain + 6, u);
-    const char *side = EMIT(x, "Greater", in, ex_f64(x, 0));
-    const char *y = EMIT(x, "Where", side, on_side(x, curve->above, above), on_side(x, curve->below, below));
-    return node->op == OP_gated ? EMIT(x, "Mul", in, y) : y;
+    return ex_to_double(x, ex_output(out));
 }
 
 /* --- reductions --- */
-
-static const char *summed(Exporter *x, const char *in, int count, const int64_t *axes, bool keep) {
-    Onnx__NodeProto *out = ex_node(x, "ReduceSum", EX_NAMES(in, ex_i64s(x, count, axes)));
-    ex_attr_int(x, out, "keepdims", keep);
-    return ex_output(out);
-}
 
 static const char *reduce_sum(Exporter *x, const Node *node) {
     int n;
     const int64_t *axes = attr_ints(node, "axes", &n);
     const char *in = ex_wide(x, node->in[0]);
-    return n == 0 ? in : summed(x, in, n, axes, attr_int(node, "keepdims", 1));
+    return n == 0 ? in : ex_summed(x, in, n, axes, attr_int(node, "keepdims", 1));
 }
 
 /* A convolution of each channel with ones. */
@@ -389,85 +372,7 @@ static const char *sumpool(Exporter *x, const Node *node) {
     Onnx__NodeProto *out = ex_node(x, "ConvInteger", EX_NAMES(ex_narrow(x, in), weight));
     window_attributes(x, out, node);
     ex_attr_int(x, out, "group", channels);
-    return to_double(x, ex_output(out));
-}
-
-/* --- rows --- */
-
-typedef struct {
-    const char *below; /* largest element minus each */
-    const char *terms; /* 2^-(below · log2 e), 31 fraction bits */
-    const char *sum;   /* of a row */
-} Row;
-
-static const char *largest(Exporter *x, const char *in, int64_t axis) {
-    Onnx__NodeProto *out = ex_node(x, "ReduceMax", EX_NAMES(in));
-    ex_attr_ints(x, out, "axes", 1, &axis);
-    ex_attr_int(x, out, "keepdims", 1);
-    return ex_output(out);
-}
-
-/* mask: NULL, or which elements count. */
-static Row row(Exporter *x, const Node *node, const char *mask) {
-    enum { MOST = 40 };
-    int64_t axis = attr_int(node, "axis", 0);
-    const char *in = ex_wide(x, node->in[0]);
-    if (mask != NULL) {
-        const char *shown = ex_cast(x, mask, ONNX__TENSOR_PROTO__DATA_TYPE__BOOL);
-        in = EMIT(x, "Where", shown, in, largest(x, EMIT(x, "Where", shown, in, ex_f64(x, INT32_MIN)), axis));
-    }
-    Row r = {.below = EMIT(x, "Sub", largest(x, in, axis), in)};
-    const char *scaled = EMIT(x, "Mul", r.below, ex_f64(x, LOG2E));
-    const char *t = ex_round(x, scaled, ex_power(x, ex_exponent_of(x, node->in[0]), -1, -14));
-    t = EMIT(x, "Min", t, ex_f64(x, MOST * 65536.0));
-    const char *i = floor_of(x, t, 16);
-    const char *fraction = EMIT(x, "Sub", t, EMIT(x, "Mul", i, power_of_two(x, 16)));
-    const char *v = interpolated(x, table_exp2, TABLE_ROW - 2, 8, EMIT(x, "Sub", power_of_two(x, 16), fraction));
-    double shift[MOST + 1];
-    for (int k = 0; k <= MOST; k++)
-        shift[k] = ldexp(1.0, 14 - k);
-    r.terms = EMIT(x, "Floor", EMIT(x, "Mul", v, gathered(x, doubles(x, shift, MOST + 1), i)));
-    if (mask != NULL)
-        r.terms = EMIT(x, "Mul", r.terms, mask);
-    r.sum = summed(x, r.terms, 1, &axis, true);
-    if (mask != NULL)
-        r.sum = EMIT(x, "Max", r.sum, ex_f64(x, 1));
-    return r;
-}
-
-/* floor((n · 2^15 + floor(S / 2)) / S): below 2^46, so that no quotient rounds up to an integer. */
-static const char *softmax(Exporter *x, const Node *node) {
-    Row r = row(x, node, node->op == OP_masked_softmax ? ex_wide(x, node->in[1]) : NULL);
-    const char *up = EMIT(x, "Add", EMIT(x, "Mul", r.terms, power_of_two(x, 15)), floor_of(x, r.sum, 1));
-    return EMIT(x, "Floor", EMIT(x, "Div", up, r.sum));
-}
-
-/* Bit length of positive integers below 2^52: how many powers of two they reach. */
-static const char *bit_length(Exporter *x, const char *in, int rank) {
-    enum { MOST = 52 };
-    double powers[MOST];
-    for (int k = 0; k < MOST; k++)
-        powers[k] = ldexp(1.0, k);
-    int64_t last = rank;
-    const char *column = EMIT(x, "Unsqueeze", in, ex_i64s(x, 1, &last));
-    const char *reached = to_double(x, EMIT(x, "GreaterOrEqual", column, doubles(x, powers, MOST)));
-    return summed(x, reached, 1, &last, false);
-}
-
-static const char *log_softmax(Exporter *x, const Node *node) {
-    enum { MOST = 52 };
-    Row r = row(x, node, NULL);
-    const char *length = bit_length(x, r.sum, node->in[0]->shape.rank);
-    double shift[MOST + 1];
-    for (int b = 0; b <= MOST; b++)
-        shift[b] = ldexp(1.0, 17 - b);
-    const char *seventeen = EMIT(x, "Floor", EMIT(x, "Mul", r.sum, gathered(x, doubles(x, shift, MOST + 1), length)));
-    const char *l = interpolated(x, table_log2, TABLE_ROW - 2, 8, EMIT(x, "Sub", seventeen, power_of_two(x, 16)));
-    const char *whole = EMIT(x, "Mul", EMIT(x, "Sub", length, ex_f64(x, 32)), power_of_two(x, 16));
-    const char *lambda = ex_round(x, EMIT(x, "Mul", EMIT(x, "Add", whole, l), ex_f64(x, LN2)), power_of_two(x, -30));
-    const char *z = ex_round(x, r.below, ex_power(x, ex_exponent_of(x, node->in[0]), -1, 16));
-    z = EMIT(x, "Min", z, power_of_two(x, 30));
-    return EMIT(x, "Neg", EMIT(x, "Add", z, lambda));
+    return ex_to_double(x, ex_output(out));
 }
 
 /* ArgMax, or the largest element itself; keepdims 0. */
@@ -544,7 +449,21 @@ const char *ex_operator(Exporter *x, const Node *node) {
         return EMIT(x, "Abs", ex_wide(x, node->in[0]));
     case OP_curve:
     case OP_gated:
-        return function(x, node);
+        return ex_function(x, node);
+    case OP_exp:
+        return ex_exp(x, node);
+    case OP_log:
+        return ex_log(x, node);
+    case OP_sqrt:
+        return ex_sqrt(x, node);
+    case OP_share:
+        return ex_share(x, node);
+    case OP_variance:
+        return ex_variance(x, node);
+    case OP_rsqrt:
+        return ex_rsqrt(x, node);
+    case OP_normalize:
+        return ex_normalize(x, node);
     case OP_reduce_sum:
         return reduce_sum(x, node);
     case OP_sumpool:
@@ -559,14 +478,14 @@ const char *ex_operator(Exporter *x, const Node *node) {
     case OP_differ:
         return differ(x, node);
     case OP_argmax:
-        return to_double(x, over_axis(x, node, "ArgMax"));
+        return ex_to_double(x, over_axis(x, node, "ArgMax"));
     case OP_pick:
         return pick(x, node);
     case OP_softmax:
     case OP_masked_softmax:
-        return softmax(x, node);
+        return ex_softmax(x, node);
     case OP_log_softmax:
-        return log_softmax(x, node);
+        return ex_log_softmax(x, node);
     case OP_concat:
         return concat(x, node);
     default:

@@ -54,6 +54,8 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_gate:
     case OP_both:
     case OP_differ:
+    case OP_variance:
+    case OP_normalize:
         return pointwise_rows(node, data);
     case OP_masked_softmax:
         return attr_int(node, "axis", 0) != 0 && pointwise_rows(node, data);
@@ -62,8 +64,8 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
             if (!data[node->in[i]->id])
                 return false;
         return attr_int(node, "axis", 0) != 0;
-    case OP_gather:
-        return !data[node->in[1]->id] && attr_int(node, "axis", 0) != 0;
+    case OP_gather: /* data from fixed places, or fixed rows at places that are data */
+        return data[node->in[1]->id] ? !data[node->in[0]->id] && attr_int(node, "axis", 0) == 0 : attr_int(node, "axis", 0) != 0;
     case OP_transpose:
         return first(node, "perm") == 0;
     case OP_slice:
@@ -91,6 +93,11 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_curve:
     case OP_gated:
     case OP_abs:
+    case OP_exp:
+    case OP_log:
+    case OP_sqrt:
+    case OP_share:
+    case OP_rsqrt:
     case OP_maxpool:
     case OP_sumpool:
         return true;
@@ -106,7 +113,7 @@ bool ex_find_rows(Exporter *x) {
     x->data = graph_depending(graph, VALUE_INPUT);
     for (int i = 0; i < graph->value_count; i++) {
         const Value *value = graph->values[i];
-        if (!needed[i] || !x->data[i] || (value->integer && value->kind == VALUE_INPUT))
+        if (!needed[i] || !x->data[i])
             continue;
         rows = rows < 0 && value->shape.rank > 0 ? value->shape.dim[0] : rows;
         if (value->shape.rank == 0 || value->shape.dim[0] != rows || shape_elements(value->shape) == 0)

@@ -145,9 +145,20 @@ static bool is_scaled_gradient(const Scaler *s, const Value *value) {
     return found;
 }
 
+/* A prediction of inference: 8 bits would make the two largest of one sample in ten equal. Training reads none. */
+static bool is_prediction(const Scaler *s, const Value *value) {
+    bool found = false;
+    for (int i = 0; i < s->uses[value->id].count && s->graph->update_count == 0; i++) {
+        const Use *use = &s->uses[value->id].at[i];
+        bool reshape = use->node != NULL && use->node->op == OP_reshape;
+        found = found || (use->node == NULL && use->input >= 0) || (reshape && is_prediction(s, use->node->out[0]));
+    }
+    return found;
+}
+
 /* What is computed from parameters and states alone (a normalisation's scale) keeps their width. */
 static int half_target(const Scaler *s, const Value *value) {
-    bool master = is_scalar(value) || is_labelled(value) || s->tail[value->id] || !s->data[value->id];
+    bool master = is_scalar(value) || is_labelled(value) || is_prediction(s, value) || s->tail[value->id] || !s->data[value->id];
     return master || is_scaled_gradient(s, value) ? MASTER_BITS : NARROW_BITS;
 }
 
@@ -177,10 +188,9 @@ static int behind_reshape(const Scaler *s, const Value *value, const Value *out)
 
 static void demand(const Scaler *s, const Value *value, Use *use) {
     use->accepts = use->target = ANY_BITS;
-    if (use->node == NULL) { /* updates: 16-bit masters; predictions: 8 bits unless their exponent is known (softmax, sigmoid) */
-        bool update = use->input < 0;
-        if (update || value->exponent_kind != EXPONENT_CONST)
-            use->accepts = use->target = update ? MASTER_BITS : NARROW_BITS;
+    if (use->node == NULL) { /* updates: 16-bit masters; predictions whose exponent is known (softmax, sigmoid) are as they are */
+        if (use->input < 0 || value->exponent_kind != EXPONENT_CONST)
+            use->accepts = use->target = use->input < 0 ? MASTER_BITS : half_target(s, value);
         return;
     }
     char letter = op_reads(use->node->op, use->input);

@@ -78,7 +78,8 @@ enum intc_exponent_kind {
     INTC_EXPONENT_ADD,    /* a + b + constant, clamped to [INTC_EXPONENT_ZERO, -INTC_EXPONENT_ZERO] */
     INTC_EXPONENT_SUB,    /* a - b + constant, clamped */
     INTC_EXPONENT_MAX,    /* the larger of a and b */
-    INTC_EXPONENT_MIN     /* the smaller */
+    INTC_EXPONENT_MIN,    /* the smaller */
+    INTC_EXPONENT_HALF    /* floor(a / 2) */
 };
 struct intc_exponent {
     int32_t kind, a, b; /* a, b: positions of earlier exponents */
@@ -94,7 +95,8 @@ enum intc_patch_kind {
     INTC_PATCH_I8,        /* elements of tensor mapped to `bits` bits, nearest, as int8 */
     INTC_PATCH_I32,       /* elements of tensor as int32 mantissas at `exponent`, nearest even, saturated; exponent -1: as stored */
     INTC_PATCH_SCALE_F32, /* float32 2^exponent, the exponent clamped to [-126, 127] */
-    INTC_PATCH_SCALE_F64  /* float64 2^exponent, the exponent clamped to [-900, 900] */
+    INTC_PATCH_SCALE_F64, /* float64 2^exponent, the exponent clamped to [-900, 900] */
+    INTC_PATCH_NUMBER_F64 /* float64, the exponent itself */
 };
 struct intc_patch {
     int64_t offset, size; /* in the model's bytes */

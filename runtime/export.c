@@ -69,6 +69,9 @@ static bool compute_exponent(const Session *session, const struct intc_exponent 
     case INTC_EXPONENT_MIN:
         values[i] = a < b ? a : b;
         return true;
+    case INTC_EXPONENT_HALF:
+        values[i] = (a - (a & 1)) / 2;
+        return true;
     default:
         return false;
     }
@@ -113,7 +116,7 @@ static void patch_int32(const Session *session, const struct intc_tensor *tensor
 static int64_t patch_size(const struct intc_patch *patch, const struct intc_tensor *tensor) {
     static const int bytes[] = {
         [INTC_PATCH_F32] = 4, [INTC_PATCH_F16] = 2, [INTC_PATCH_F64] = 8, [INTC_PATCH_I8] = 1, [INTC_PATCH_I32] = 4};
-    if (patch->kind == INTC_PATCH_SCALE_F32 || patch->kind == INTC_PATCH_SCALE_F64)
+    if (patch->kind >= INTC_PATCH_SCALE_F32 && patch->kind <= INTC_PATCH_NUMBER_F64)
         return patch->exponent < 0 ? -1 : patch->kind == INTC_PATCH_SCALE_F32 ? 4 : 8;
     return tensor && patch->kind >= 0 && patch->kind <= INTC_PATCH_I32 ? intc_rt_tensor_elements(tensor) * bytes[patch->kind] : -1;
 }
@@ -130,6 +133,8 @@ static bool apply_patch(const Session *session, const struct intc_model *model, 
         write_little(at, intc_rt_pack_float(1, (int)intc_saturate(*exponent, -126, 127), 23, 8), 4);
     else if (patch->kind == INTC_PATCH_SCALE_F64)
         write_little(at, intc_rt_pack_float(1, (int)intc_saturate(*exponent, -900, 900), 52, 11), 8);
+    else if (patch->kind == INTC_PATCH_NUMBER_F64)
+        write_little(at, intc_rt_pack_float(*exponent, 0, 52, 11), 8);
     else if (patch->kind == INTC_PATCH_I8)
         patch_int8(session, tensor, patch->bits, at);
     else if (patch->kind == INTC_PATCH_I32)

@@ -59,6 +59,8 @@ static int exponent_value(const Filler *f, const TemplateExponent *e) {
         return intc_exponent_clamp((int64_t)a - b + e->constant);
     case INTC_EXPONENT_MAX:
         return a > b ? a : b;
+    case INTC_EXPONENT_HALF:
+        return (int)floor(a / 2.0);
     default:
         return a < b ? a : b;
     }
@@ -93,7 +95,7 @@ static void fill(const Filler *f, const TemplatePatch *patch, unsigned char *to)
     if (patch->param == NULL) {
         int e = f->exponents[patch->exponent];
         float single = ldexpf(1.0f, (int)intc_saturate(e, -126, 127));
-        double wide = ldexp(1.0, (int)intc_saturate(e, -900, 900));
+        double wide = patch->kind == INTC_PATCH_NUMBER_F64 ? e : ldexp(1.0, (int)intc_saturate(e, -900, 900));
         memcpy(to, patch->kind == INTC_PATCH_SCALE_F32 ? (void *)&single : (void *)&wide, (size_t)patch->size);
         return;
     }
@@ -206,11 +208,25 @@ static int64_t mapped(double real, int e, int bits) {
     return (int64_t)(scaled < low ? low : scaled > high ? high : scaled);
 }
 
+/* Indices, as floats like all data. */
+static void infer_indices(const Subject *subject, const Value *value, int64_t *mantissa) {
+    uint64_t state = 3;
+    int64_t n = shape_elements(value->shape);
+    float *single = arena_alloc(subject->graph->arena, (size_t)n, sizeof *single);
+    for (int64_t j = 0; j < n; j++) {
+        mantissa[j] = random_below(&state, value->bound + 1);
+        single[j] = (float)mantissa[j];
+    }
+    write_real(subject, "input", value->name, value, single);
+}
+
 static void infer(const Subject *subject, Graph *fixed, Value *const *slots, int count, const int *exponents, Eval *eval) {
     for (int k = 0; k < count; k++)
         eval->tensors[named(fixed, arena_printf(fixed->arena, "calibrated.%d", k))->id].mantissa[0] = exponents[k];
     for (int i = 0; i < fixed->value_count; i++) {
         const Value *value = fixed->values[i];
+        if (value->kind == VALUE_INPUT && value->integer)
+            infer_indices(subject, value, eval->tensors[i].mantissa);
         if (value->kind != VALUE_INPUT || value->integer)
             continue;
         int64_t n = shape_elements(value->shape);
@@ -281,7 +297,8 @@ static void run(const Subject *subject) {
 
 /* --- subjects --- */
 
-static void run_case(const Case *test, bool params) {
+/* moved: what is predicted is a copy of the result, which is in 8 bits, while a result that is predicted itself has 16. */
+static void run_case(const Case *test, bool params, bool moved) {
     Arena *arena = arena_new();
     Graph *graph = graph_new(arena, "graph");
     graph->stage = STAGE_LOWERED;
@@ -297,17 +314,22 @@ static void run_case(const Case *test, bool params) {
                  : real                 ? graph_node(graph, diag, test->op, NULL, in, count, test->attrs, test->attr_count)
                                         : NULL;
     if (node != NULL && !node->out[0]->integer && test->op != OP_rescale) {
-        graph_output(graph, "out", ROLE_PREDICTION, node->out[0]);
-        const char *name = arena_printf(arena, "%s_%s", test->name, params ? "params" : "inputs");
+        Value *out = node->out[0];
+        if (moved) {
+            const int64_t perm[MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
+            out = build(graph, OP_transpose, NULL, INPUTS(out), ATTRS(ATTR_L("perm", out->shape.rank, perm)));
+        }
+        graph_output(graph, "out", ROLE_PREDICTION, out);
+        const char *name = arena_printf(arena, "%s_%s%s", test->name, params ? "params" : "inputs", moved ? "_moved" : "");
         run(&(Subject){.name = name, .graph = graph, .bits = 8, .stretch = 1.3});
     }
     diag_free(diag);
     arena_free(arena);
 }
 
-static void run_case_twice(const Case *test) {
-    run_case(test, false);
-    run_case(test, true);
+static void run_case_forms(const Case *test) {
+    for (int i = 0; i < 4; i++)
+        run_case(test, i % 2 != 0, i / 2 != 0);
 }
 
 typedef struct {
@@ -371,6 +393,25 @@ static void run_normalised(double scale) {
     arena_free(arena);
 }
 
+/* Words by number, embedded, normalised and mapped, as a language model has them. */
+static void run_embedding(bool centered) {
+    Arena *arena = arena_new();
+    Net net = {.graph = graph_new(arena, "net"), .state = 11};
+    net.graph->stage = STAGE_LOWERED;
+    Value *words = graph_integer(net.graph, VALUE_INPUT, "words", shape_of(2, (int64_t[]){3, 5}), T_I32, 19);
+    Value *table = param(&net, shape_of(2, (int64_t[]){20, 16}), 1.0), *stats[3];
+    Value *y = build(net.graph, OP_gather, NULL, INPUTS(table, words), ATTRS(ATTR_I("axis", 0)));
+    statistics(net.graph, y, shape_of(3, (int64_t[]){3, 5, 1}), centered, stats);
+    y = build(net.graph, OP_normalize, NULL, INPUTS(y, stats[0], stats[1], param(&net, shape_of(1, (int64_t[]){16}), 0.9)),
+              ATTRS(ATTR_I("centered", centered)));
+    y = build(net.graph, OP_bias, NULL, INPUTS(y, param(&net, shape_of(1, (int64_t[]){16}), 0.3)), ATTRS(ATTR_I("axis", 2)));
+    y = build(net.graph, OP_matmul, NULL, INPUTS(y, param(&net, shape_of(2, (int64_t[]){16, 10}), 0.5)),
+              ATTRS(ATTR_I("ta", 0), ATTR_I("tb", 0)));
+    graph_output(net.graph, "out", ROLE_PREDICTION, y);
+    run(&(Subject){.name = centered ? "embedding" : "embedding_rms", .graph = net.graph, .bits = 8, .stretch = 1});
+    arena_free(arena);
+}
+
 /* A small network: convolutions, a residual sum, pools, dense layers, and one of four ends. */
 static void run_net(int number) {
     Arena *arena = arena_new();
@@ -421,11 +462,13 @@ int main(int argc, char **argv) {
     for (int i = 2; i < argc; i++)
         run_file(argv[i]);
     if (argc == 2) {
-        for_each_case(run_case_twice);
+        for_each_case(run_case_forms);
         for (int i = 0; i < 24; i++)
             run_net(i);
         run_normalised(1 / 0.3081);
         run_normalised(-0.9713);
+        run_embedding(true);
+        run_embedding(false);
     }
     return 0;
 }
