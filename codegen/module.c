@@ -306,7 +306,8 @@ static LLVMValueRef calibrations(Codegen *cg, int *count) {
     for (int i = 0; i < source->slot_count; i++) {
         const CalibrationSlot *slot = &source->slots[i];
         if (slot->value->exponent_offset >= 0 && slot->slot->offset >= 0)
-            items[(*count)++] = STRUCTURE(cg, const64(cg, slot->value->exponent_offset), const64(cg, slot->slot->offset));
+            items[(*count)++] = STRUCTURE(cg, const64(cg, slot->value->exponent_offset), const64(cg, slot->slot->offset),
+                                          const32(cg, bits_of_bound(slot->value->bound)));
     }
     return global_array(cg, items, *count);
 }

@@ -46,9 +46,10 @@ struct intc_tensor {
     int64_t ignored;           /* one more label of a target: it counts for nothing; INT32_MIN: none */
 };
 
-/* After a calibration batch: slot = max(slot, exponent). */
+/* The calibration chooses the slot's exponent from those that the value has after each batch. */
 struct intc_calibration {
     int64_t exponent_offset, slot_offset;
+    int32_t bits; /* of the value's mantissas */
 };
 
 struct intc_pool;

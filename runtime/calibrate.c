@@ -1,56 +1,90 @@
 /* Calibration: the exponents that inference uses, from some batches in the order of the files. */
 #include "runtime/runtime.h"
 
-static void raise_slot(unsigned char *arena, int64_t slot, int64_t exponent_offset) {
-    int32_t exponent = intc_rt_exponent(arena, exponent_offset);
-    if (exponent > intc_rt_exponent(arena, slot))
-        intc_rt_set_exponent(arena, slot, exponent);
-}
+#include <stdlib.h>
+#include <string.h>
+
+enum { NARROW_BITS = 8 };
 
 static bool has_slot(const struct intc_tensor *tensor) {
     return (tensor->scope & INTC_IN_INFER) && tensor->calibrated_offset >= 0 && tensor->exponent_offset >= 0;
 }
 
-bool intc_rt_calibrate(const Session *session, const Feeds *feeds, int64_t batches, Error *error) {
-    const struct intc_module *module = session->module;
-    unsigned char *arena = session->arena;
-    if (!module->calibrate) /* float32: there are no exponents */
+/* The slots of a module: those of its graph, then those of its inputs and predictions. */
+static uint32_t slot_count(const struct intc_module *module) {
+    return module->calibration_count + module->tensor_count;
+}
+
+/* False where the tensor has none. */
+static bool slot_at(const struct intc_module *module, uint32_t i, struct intc_calibration *slot) {
+    if (i < module->calibration_count) {
+        *slot = module->calibrations[i];
         return true;
-    for (uint32_t i = 0; i < module->calibration_count; i++)
-        intc_rt_set_exponent(arena, module->calibrations[i].slot_offset, INTC_EXPONENT_ZERO);
-    for (uint32_t i = 0; i < module->tensor_count; i++)
-        if (has_slot(module->tensors + i))
-            intc_rt_set_exponent(arena, module->tensors[i].calibrated_offset, INTC_EXPONENT_ZERO);
-    int64_t available = (feeds->rows - 1) / feeds->batch + 1;
-    if (feeds->rows >= feeds->batch)
-        available = feeds->rows / feeds->batch;
-    for (int64_t b = 0; b < batches && b < available; b++) {
+    }
+    const struct intc_tensor *tensor = module->tensors + (i - module->calibration_count);
+    *slot = (struct intc_calibration){tensor->exponent_offset, tensor->calibrated_offset, tensor->bits};
+    return has_slot(tensor);
+}
+
+static int compare_exponents(const void *a, const void *b) {
+    int32_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+/* Of 8 bits the median (the lower of two), batches of zeros left out: the largest is set by the outliers of one batch and costs every value
+ * a bit, while what saturates is few values of some batches. Of more bits, where a bit costs nothing, the largest. */
+static int32_t chosen_exponent(int32_t *exponents, int64_t count, int32_t bits) {
+    qsort(exponents, (size_t)count, sizeof *exponents, compare_exponents);
+    int64_t zeros = 0;
+    while (zeros < count - 1 && exponents[zeros] == INTC_EXPONENT_ZERO)
+        zeros++;
+    return exponents[bits > NARROW_BITS ? count - 1 : zeros + (count - zeros - 1) / 2];
+}
+
+/* exponents: [slot][batch] */
+static bool run_batches(const Session *session, const Feeds *feeds, int64_t batches, int32_t *exponents, Error *error) {
+    const struct intc_module *module = session->module;
+    struct intc_calibration slot;
+    for (int64_t b = 0; b < batches; b++) {
         for (int64_t i = 0; i < feeds->batch; i++)
             feeds->chosen[i] = (b * feeds->batch + i) % feeds->rows;
-        if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, arena, error))
+        if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, session->arena, error))
             return false;
-        module->calibrate(arena, session->pool);
-        for (uint32_t i = 0; i < module->calibration_count; i++)
-            raise_slot(arena, module->calibrations[i].slot_offset, module->calibrations[i].exponent_offset);
-        for (uint32_t i = 0; i < module->tensor_count; i++)
-            if (has_slot(module->tensors + i))
-                raise_slot(arena, module->tensors[i].calibrated_offset, module->tensors[i].exponent_offset);
+        module->calibrate(session->arena, session->pool);
+        for (uint32_t i = 0; i < slot_count(module); i++)
+            if (slot_at(module, i, &slot))
+                exponents[i * batches + b] = intc_rt_exponent(session->arena, slot.exponent_offset);
     }
+    for (uint32_t i = 0; i < slot_count(module); i++)
+        if (slot_at(module, i, &slot))
+            intc_rt_set_exponent(session->arena, slot.slot_offset, chosen_exponent(exponents + i * batches, batches, slot.bits));
     return true;
+}
+
+bool intc_rt_calibrate(const Session *session, const Feeds *feeds, int64_t batches, Error *error) {
+    const struct intc_module *module = session->module;
+    if (!module->calibrate) /* float32: there are no exponents */
+        return true;
+    int64_t available = feeds->rows >= feeds->batch ? feeds->rows / feeds->batch : 1;
+    batches = batches < available ? batches : available;
+    int32_t *exponents = calloc((size_t)slot_count(module) * (size_t)batches + 1, sizeof *exponents);
+    if (!exponents)
+        return intc_rt_fail(error, "out of memory");
+    bool good = run_batches(session, feeds, batches, exponents, error);
+    free(exponents);
+    return good;
 }
 
 bool intc_rt_calibrated(const Session *session) {
     const struct intc_module *module = session->module;
+    struct intc_calibration slot;
     bool any = false;
-    for (uint32_t i = 0; i < module->calibration_count; i++) {
-        any = true;
-        if (intc_rt_exponent(session->arena, module->calibrations[i].slot_offset) != INTC_EXPONENT_ZERO)
-            return true;
-    }
-    for (uint32_t i = 0; i < module->tensor_count; i++)
-        if (has_slot(module->tensors + i)) {
+    for (uint32_t i = 0; i < slot_count(module); i++)
+        if (slot_at(module, i, &slot)) {
             any = true;
-            if (intc_rt_exponent(session->arena, module->tensors[i].calibrated_offset) != INTC_EXPONENT_ZERO)
+            if (intc_rt_exponent(session->arena, slot.slot_offset) != INTC_EXPONENT_ZERO)
                 return true;
         }
     return !any;

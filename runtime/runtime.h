@@ -310,7 +310,7 @@ int64_t intc_rt_clock(void);
 
 /* --- calibrate.c --- */
 
-/* The slots become the largest exponents over `batches` batches in file order (fewer if the data has fewer; a short one wraps round). */
+/* The slots become the exponents that `batches` batches in file order speak for (fewer if the data has fewer; a short one wraps round). */
 bool intc_rt_calibrate(const Session *session, const Feeds *feeds, int64_t batches, Error *error);
 /* Whether calibration ever ran: some slot is not INTC_EXPONENT_ZERO, or there are none. */
 bool intc_rt_calibrated(const Session *session);
