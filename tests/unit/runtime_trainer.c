@@ -347,6 +347,41 @@ static void test_saturation(void **state) {
     assert_true(read_file("far-out.npy", a, sizeof a) > 128);
 }
 
+/* Of four batches, one of zeros: 8 bits get the median of the others, 16 bits the largest. */
+static void test_calibration(void **state) {
+    (void)state;
+    enum { BATCHES = 4 };
+    static const int32_t largest[BATCHES] = {1 << 20, 0, 1 << 10, 1 << 14};
+    int32_t rows[BATCHES * FAKE_BATCH][FAKE_FEATURES] = {{0}};
+    for (int b = 0; b < BATCHES; b++)
+        rows[b * FAKE_BATCH + 1][2] = -largest[b];
+    char shape[32];
+    snprintf(shape, sizeof shape, "(%d, %d)", BATCHES * FAKE_BATCH, FAKE_FEATURES);
+    write_npy("batches.npy", "<i4", shape, rows, sizeof rows);
+    static const struct intc_calibration wide = {AT_X_EXPONENT, AT_SLOT_Y, 16};
+    struct intc_module module = fake_module;
+    module.tensor_count = 1;
+    module.calibrations = &wide;
+    module.calibration_count = 1;
+    Session session;
+    Error error;
+    assert_true(intc_rt_session_open(&session, &module, 1, &error));
+    List data = {{"batches.npy"}, 1};
+    Channels none = {.count = 0};
+    FeedSource source = {&data, NULL, &none, &none, "--data", "--target"};
+    Feeds feeds;
+    assert_true(intc_rt_feeds_open(&module, INTC_IN_INFER, &source, &feeds, &error));
+    assert_false(intc_rt_calibrated(&session));
+    assert_true(intc_rt_calibrate(&session, &feeds, 100, &error));
+    assert_true(intc_rt_calibrated(&session));
+    assert_int_equal(fake_i32(session.arena, AT_SLOT_X), 14 - 6);
+    assert_int_equal(fake_i32(session.arena, AT_SLOT_Y), 20 - 6);
+    assert_true(intc_rt_calibrate(&session, &feeds, 1, &error));
+    assert_int_equal(fake_i32(session.arena, AT_SLOT_X), 20 - 6);
+    intc_rt_feeds_close(&feeds);
+    intc_rt_session_close(&session);
+}
+
 static void add_range(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end) {
     (void)places;
     for (int64_t i = begin; i < end; i++)
@@ -382,7 +417,8 @@ int main(void) {
         cmocka_unit_test(test_train),         cmocka_unit_test(test_resume),     cmocka_unit_test(test_keep_best),
         cmocka_unit_test(test_predict),       cmocka_unit_test(test_export),     cmocka_unit_test(test_mistakes),
         cmocka_unit_test(test_normalisation), cmocka_unit_test(test_rescue),     cmocka_unit_test(test_bad_checkpoints),
-        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_saturation), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_saturation), cmocka_unit_test(test_calibration),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, make_data, leave_folder);
 }
