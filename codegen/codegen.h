@@ -8,12 +8,11 @@
 #include "runtime/abi.h"
 
 typedef struct {
-    const char *triple;      /* NULL: the host */
-    const char *cpu;         /* NULL: the host's CPU, or the generic one of another triple */
-    const char *features;    /* added to those of the CPU: "+avx2,-avx512f"; NULL: none */
-    int opt_level;           /* 0 to 3 */
-    const char *cc;          /* linker driver; NULL: cc */
-    const char *runtime_lib; /* libintc_rt.a; NULL: searched beside the compiler and in its library folder */
+    const char *triple;   /* NULL: the host */
+    const char *cpu;      /* NULL: the host's CPU, or the generic one of another triple */
+    const char *features; /* added to those of the CPU: "+avx2,-avx512f"; NULL: none */
+    int opt_level;        /* 0 to 3 */
+    const char *cc;       /* linker driver; NULL: cc */
 } TargetOptions;
 
 /* A calibrated exponent: `value` of the calibrating graph has the dynamic exponent that `slot`, an i32 STATE of the inference graph,

@@ -1,8 +1,9 @@
 /* Links an object with the runtime into an executable: the C compiler driver with an argument vector, no shell. The runtime library is the
- * option's, the one in the build tree beside the compiler, or that of the installed library folder. */
+ * one in the build tree beside the compiler, or that of the installed library folder; for another kind of machine its sources. */
 #include "codegen/emit.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <limits.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -60,14 +61,71 @@ static bool run(const char *program, char *const *arguments, Diag *diag) {
     return false;
 }
 
-bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag) {
-    char runtime[PATH_MAX];
-    if (target->runtime_lib != NULL) {
-        if (snprintf(runtime, sizeof runtime, "%s", target->runtime_lib) >= (int)sizeof runtime || !readable(runtime)) {
-            diag_error(diag, NULL, "runtime library %s: cannot be read", target->runtime_lib);
-            return false;
+/* The sources of the runtime: those that this compiler was built from, or the installed ones. */
+static bool find_sources(char path[PATH_MAX], glob_t *sources) {
+    char self[PATH_MAX], installed[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[length < 0 ? 0 : length] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    snprintf(installed, sizeof installed, "%.*s/../share/intc", PATH_MAX - 64, self);
+    const char *const places[] = {INTC_SOURCES, installed};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char pattern[PATH_MAX];
+        snprintf(pattern, sizeof pattern, "%.*s/runtime/*.c", PATH_MAX - 64, places[i]);
+        if (glob(pattern, 0, NULL, sources) == 0) {
+            snprintf(path, PATH_MAX, "%s", places[i]);
+            return true;
         }
-    } else if (!find_runtime(runtime)) {
+        globfree(sources);
+    }
+    return false;
+}
+
+/* Whether code for the triple does not run on this kind of machine. */
+static bool is_foreign(const char *triple) {
+    if (triple == NULL)
+        return false;
+    char *own = LLVMGetDefaultTargetTriple();
+    bool foreign = strncmp(own, triple, strcspn(own, "-") + 1) != 0;
+    LLVMDisposeMessage(own);
+    return foreign;
+}
+
+/* For another kind of machine the runtime is compiled with the trainer, by Debian's cross compiler if none is named. Without zlib, which a
+ * cross compiler does not come with. */
+static bool link_foreign(const TargetOptions *target, const char *object, const char *path, Diag *diag) {
+    char folder[PATH_MAX], cc[PATH_MAX], include[PATH_MAX + 2];
+    glob_t sources = {0};
+    if (!find_sources(folder, &sources)) {
+        diag_error(diag, NULL, "the sources of the runtime were not found beside the compiler nor in its share folder");
+        return false;
+    }
+    snprintf(cc, sizeof cc, "%s%s", target->cc != NULL ? target->cc : target->triple, target->cc != NULL ? "" : "-gcc");
+    snprintf(include, sizeof include, "-I%s", folder);
+    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_GZIP", include, "-pthread", "-o", path, object};
+    enum { FIRST = sizeof first / sizeof *first };
+    const char **arguments = calloc(FIRST + sources.gl_pathc + 2, sizeof *arguments);
+    if (arguments == NULL)
+        internal_error("out of memory");
+    memcpy(arguments, first, sizeof first);
+    for (size_t i = 0; i < sources.gl_pathc; i++)
+        arguments[FIRST + i] = sources.gl_pathv[i];
+    /* As where the host's runtime is built; elsewhere the sources alone are without floating point. */
+    if (strncmp(target->triple, "aarch64", 7) == 0)
+        arguments[FIRST + sources.gl_pathc] = "-mgeneral-regs-only";
+    bool linked = run(cc, (char *const *)arguments, diag);
+    free(arguments);
+    globfree(&sources);
+    return linked;
+}
+
+bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag) {
+    if (is_foreign(target->triple))
+        return link_foreign(target, object, path, diag);
+    char runtime[PATH_MAX];
+    if (!find_runtime(runtime)) {
         diag_error(diag, NULL, "the runtime library libintc_rt.a was not found beside the compiler nor in its library folder");
         return false;
     }

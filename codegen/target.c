@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Features of x86 CPUs by name, which the C API cannot tell; only those that emitters ask for. */
+/* Features of CPUs by name, which the C API cannot tell; only those that emitters ask for. */
 static const char *cpu_features(const char *cpu) {
     static const char v3[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2";
     static const char v4[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd";
@@ -20,6 +20,7 @@ static const char *cpu_features(const char *cpu) {
         "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni";
     static const char both[] =
         "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni,+avxvnni";
+    static const char dotprod[] = "+dotprod";
     static const char narrow[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avxvnni";
     static const struct {
         const char *cpu, *features;
@@ -39,7 +40,14 @@ static const char *cpu_features(const char *cpu) {
                  {"sapphirerapids", both},
                  {"graniterapids", both},
                  {"znver5", both},
-                 {"alderlake", narrow}};
+                 {"alderlake", narrow},
+                 {"cortex-a55", dotprod},
+                 {"cortex-a76", dotprod},
+                 {"neoverse-n1", dotprod},
+                 {"neoverse-v1", dotprod},
+                 {"neoverse-n2", dotprod},
+                 {"neoverse-v2", dotprod},
+                 {"apple-m1", dotprod}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
         if (strcmp(table[i].cpu, cpu) == 0)
             return table[i].features;

@@ -1,6 +1,13 @@
 /* Decompression of gzip files (RFC 1952) by zlib, written out as it is decoded: needs one buffer and the mapped input. */
 #include "runtime/runtime.h"
 
+#ifdef INTC_NO_GZIP
+bool intc_rt_gunzip(const char *path, const unsigned char *data, size_t size, int fd, Error *error) {
+    (void)data, (void)size, (void)fd;
+    return intc_rt_fail(error, "%s: this trainer was linked without zlib; decompress the file", path);
+}
+#else
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,3 +71,5 @@ bool intc_rt_gunzip(const char *path, const unsigned char *data, size_t size, in
         return intc_rt_fail(error, "%s: no room for the decompressed data in the folder of temporary files (TMPDIR)", path);
     return intc_rt_fail(error, "%s: the gzip data is %s", path, why);
 }
+
+#endif
