@@ -33,7 +33,14 @@ static void emit_from(Codegen *cg, const Node *node, const int64_t *in_stride, i
     emit_copy(cg, node, from, to, &space, in, out);
 }
 
+/* The memory plan lets the two sides of a move share a place where no byte moves. */
+static bool is_free(const Node *node) {
+    return node->in[0]->offset == node->out[0]->offset || shape_elements(node->out[0]->shape) == 0;
+}
+
 void emit_transpose(Codegen *cg, const Node *node) {
+    if (is_free(node))
+        return;
     int count;
     const int64_t *perm = attr_ints(node, "perm", &count);
     int64_t own[MAX_RANK], stride[MAX_RANK] = {0};
@@ -205,8 +212,7 @@ static void emit_hard_reshape(Codegen *cg, const Node *node) {
 
 void emit_reshape(Codegen *cg, const Node *node) {
     const Value *from = node->in[0], *to = node->out[0];
-    /* The memory plan lets the two share a place where no byte moves. */
-    if (shape_elements(to->shape) == 0 || from->offset == to->offset)
+    if (is_free(node))
         return;
     Space space = {0};
     int64_t in_stride[MAX_DIMS], out_stride[MAX_DIMS];

@@ -225,6 +225,16 @@ Type type_for_bound(int64_t bound); /* smallest of i8 (127, 128 in inference), i
 /* Physical stride in elements of each logical dimension under value->order. */
 void value_strides(const Value *value, int64_t stride[MAX_RANK]);
 
+/* --- memory order: order.c --- */
+
+/* Whether two values of one shape lie in memory alike. */
+bool order_equal(const Value *a, const Value *b);
+bool order_is_row_major(const Value *value);
+/* The order of the result of a transpose or reshape, or backwards that of its operand, at which no byte moves; false if there is none. */
+bool move_order(const Node *node, bool backwards, uint8_t order[MAX_RANK]);
+/* Whether the node is a transpose or reshape that moves no byte. */
+bool move_is_free(const Node *node);
+
 /* --- fixed points of constants --- */
 
 /* value = mantissa * 2^exponent, |mantissa| < 2^31, rounded half to even, as few bits as are exact. 0 gives 0, 0. */

@@ -41,20 +41,13 @@ static void count_uses(Fuse *f) {
         f->uses[graph->updates[i].next->id]++;
 }
 
-static bool same_order(const Value *a, const Value *b) {
-    for (int i = 0; i < a->shape.rank; i++)
-        if (a->order[i] != b->order[i])
-            return false;
-    return true;
-}
-
 /* Whether the reader can evaluate `value` at each index of its own walk. */
 static bool same_space(const Node *reader, const Value *value) {
     OpKind kind = op_info(reader->op)->kind;
     if (reader->op == OP_reduce_sum)
         return true;
     return (kind == KIND_POINTWISE || reader->op == OP_rescale) && shape_equal(reader->out[0]->shape, value->shape) &&
-           same_order(reader->out[0], value);
+           order_equal(reader->out[0], value);
 }
 
 /* Copies the pointwise chain that computes value, as long as each link has this one reader; *room counts the nodes left. */

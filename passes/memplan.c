@@ -7,9 +7,9 @@
  *   inputs, hyper     joined by name where type, shape and order agree; then the exponents of all other values
  *   activations       by liveness within a graph; graphs overlap, for they never run at the same time
  *
- * A kernel stands at the position of its root: the operands of all its fused nodes live until there. A reshape whose bytes do not move
- * shares its operand's place. `next` of an update takes the place of its state where its kernel is the last to read the state, and reads it
- * at the index that it writes; elsewhere the generated step copies it at the end. */
+ * A kernel stands at the position of its root: the operands of all its fused nodes live until there. A reshape or transpose that moves
+ * no byte shares its operand's place. `next` of an update takes the place of its state where its kernel is the last to read the state, and
+ * reads it at the index that it writes; elsewhere the generated step copies it at the end. */
 #include "passes/passes.h"
 #include "runtime/abi.h"
 
@@ -58,24 +58,10 @@ static int64_t take(Planner *p, int64_t size, int64_t align) {
 
 /* --- which values share a place --- */
 
-/* Whether memory order is row-major once dimensions of one are left out. */
-static bool is_row_major(const Value *value) {
-    int previous = -1;
-    for (int k = 0; k < value->shape.rank; k++) {
-        int d = value->order[k];
-        if (value->shape.dim[d] == 1)
-            continue;
-        if (d < previous)
-            return false;
-        previous = d;
-    }
-    return true;
-}
-
 static bool shares_operand(const Node *node) {
     const Value *in = node->in_count > 0 ? node->in[0] : NULL;
-    return node->op == OP_reshape && node->fused_into == NULL && in->type == node->out[0]->type && is_row_major(in) &&
-           is_row_major(node->out[0]) && (in->kind == VALUE_NODE || in->kind == VALUE_INPUT);
+    return (node->op == OP_reshape || node->op == OP_transpose) && node->fused_into == NULL && in->type == node->out[0]->type &&
+           (in->kind == VALUE_NODE || in->kind == VALUE_INPUT) && move_is_free(node);
 }
 
 static void mark_used(Life *life) {
@@ -157,7 +143,7 @@ static void alias_updates(Life *life) {
         const Node *def = update->next->def;
         bool fits = def != NULL && def->fused_into == NULL && def->out_count == 1 && life->root[update->next->id] == update->next &&
                     update->next->type == update->state->type && shape_equal(update->next->shape, update->state->shape) &&
-                    is_row_major(update->next) && life->last[update->state->id] <= life->position[def->id] &&
+                    order_is_row_major(update->next) && life->last[update->state->id] <= life->position[def->id] &&
                     reads_in_place(life, def, update->state);
         for (int k = 0; k < i; k++) /* two states cannot share one next */
             fits = fits && graph->updates[k].next != update->next;

@@ -6,7 +6,7 @@ typedef struct {
     const Graph *graph;
     const char *name;
     const Value **owner; /* by byte */
-    const Value **same;  /* by value id: the value whose bytes a reshape shares */
+    const Value **same;  /* by value id: the value whose bytes a move shares */
 } Machine;
 
 static int64_t bytes_of(const Value *value) {
@@ -43,9 +43,41 @@ static bool inside_group(const Node *root, const Value *value) {
     return value->def != NULL && value->def->fused_into == root;
 }
 
+static int64_t place_of(const Value *value, const int64_t *index) {
+    int64_t stride[MAX_RANK], at = 0;
+    value_strides(value, stride);
+    for (int d = 0; d < value->shape.rank; d++)
+        at += index[d] * stride[d];
+    return at;
+}
+
+/* Every element of a move that copies nothing lies where its operand's does. */
+static void check_places(const char *name, const Node *node) {
+    const Value *in = node->in[0], *out = node->out[0];
+    int count;
+    const int64_t *perm = attr_ints(node, "perm", &count);
+    for (int64_t i = 0; i < shape_elements(out->shape); i++) {
+        int64_t to[MAX_RANK], from[MAX_RANK], rest = i;
+        for (int d = out->shape.rank - 1; d >= 0; rest /= out->shape.dim[d--])
+            to[d] = rest % out->shape.dim[d];
+        rest = i;
+        for (int d = in->shape.rank - 1; d >= 0; rest /= in->shape.dim[d--])
+            from[d] = rest % in->shape.dim[d];
+        for (int d = 0; d < count && perm != NULL; d++)
+            from[perm[d]] = to[d];
+        if (place_of(in, from) != place_of(out, to)) {
+            CHECK(false, "%s: %s of %s copies nothing, but element %lld lies elsewhere", name, op_info(node->op)->name, in->name,
+                  (long long)i);
+            return;
+        }
+    }
+}
+
 /* Reads of all nodes of the root's group, then its writes. */
 static void run_kernel(Machine *m, const Node *root) {
-    bool moves = !(root->op == OP_reshape && root->in[0]->offset == root->out[0]->offset);
+    bool moves = !((root->op == OP_reshape || root->op == OP_transpose) && root->in[0]->offset == root->out[0]->offset);
+    if (!moves)
+        check_places(m->name, root);
     for (int i = 0; i < m->graph->node_count; i++) {
         const Node *node = m->graph->nodes[i];
         if (node != root && node->fused_into != root)
