@@ -7,7 +7,10 @@ difference of the weights at the end (norm of the difference over the norm of wh
 float32 programs differ in the order of their sums, and training makes any difference grow; how fast is shown beside it by PyTorch again, the
 farthest of three runs from weights changed in their last place (relative 2^-24); one flipped comparison can set any two runs apart. ONNX's BatchNormalization keeps the variance of the population, PyTorch's the unbiased one; the outputs
 are compared with PyTorch under ONNX's. Exits 1 unless the first loss differs by at most 1e-6 and every other measure by at most
-3 times what the changed weights make, plus 4e-6. Also: resuming gives the same bytes, and int8 export is refused in a sentence."""
+3 times what the changed weights make, plus 4e-6. Also: resuming gives the same bytes, and int8 export is refused in a sentence.
+
+NAME:frozen trains with --batchnorm=frozen, PyTorch with its batch normalisation in inference mode, from running statistics of real images; they
+must not change."""
 import argparse
 import copy
 import subprocess
@@ -42,6 +45,10 @@ def standardise(images, mean, std):
     return torch.from_numpy((images.astype(np.float32) / np.float32(255) - np.float32(mean)) / np.float32(std))
 
 
+def batch_norms(net):
+    return [m for m in net.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+
+
 def keep_population_variance(net):
     """Running variances as ONNX defines them; they decide the outputs of inference alone."""
     def update(module, inputs):
@@ -51,17 +58,26 @@ def keep_population_variance(net):
             module.population += module.momentum * (variance - module.population)
         else:
             module.running_var.copy_(module.population)
-    for module in net.modules():
-        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            module.population = module.running_var.clone()
-            module.register_forward_pre_hook(update)
+    for module in batch_norms(net):
+        module.population = module.running_var.clone()
+        module.register_forward_pre_hook(update)
 
 
-def train_torch(net, x, y, rate, batch):
+def collect_statistics(net, x, batch):
+    """Running statistics of real images, so that freezing them means something."""
+    net.train()
+    with torch.no_grad():
+        for first in range(0, len(x), batch):
+            net(x[first:first + batch])
+
+
+def train_torch(net, x, y, rate, batch, frozen):
     optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True)
     losses = []
     keep_population_variance(net)
     net.train()
+    for module in batch_norms(net) if frozen else []:
+        module.eval()
     for first in range(0, len(x), batch):
         loss = F.cross_entropy(net(x[first:first + batch]), y[first:first + batch])
         optimizer.zero_grad()
@@ -79,9 +95,9 @@ def take_buffers(net, path):
             buffer.copy_(torch.from_numpy(tensors[name].copy()))
 
 
-def train_intc(name, images, labels, mean, std, rate, batch, folder):
+def train_intc(images, labels, mean, std, rate, batch, folder, *options):
     """Losses, and the model that it exports."""
-    common.compile_model(f"{folder}/model.onnx", f"{folder}/trainer", batch, "--arith=float32")
+    common.compile_model(f"{folder}/model.onnx", f"{folder}/trainer", batch, "--arith=float32", *options)
     np.save(f"{folder}/x.npy", images)
     np.save(f"{folder}/y.npy", labels)
     train = [f"{folder}/trainer", "train", "--data", f"{folder}/x.npy", "--target", f"{folder}/y.npy", "--mean", mean, "--std", std, "--epochs", 1,
@@ -99,6 +115,11 @@ def outputs(folder, images, mean, std):
     common.run(f"{folder}/trainer", "predict", "--data", f"{folder}/new.npy", "--mean", mean, "--std", std, "--checkpoint", f"{folder}/c.ckpt",
                "--output", f"{folder}/p.npy")
     return np.load(f"{folder}/p.npy")
+
+
+def same_statistics(model, net):
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    return all(np.array_equal(tensors[name], buffer.numpy()) for name, buffer in net.named_buffers() if "running" in name)
 
 
 def exported_weights(model, net):
@@ -140,44 +161,50 @@ def measures(losses, trained, predicted, reference, net, start, expected):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--models", default="lenet5,digits_resnet,digits_norms,resnet20")
+    parser.add_argument("--models", default="lenet5,digits_resnet,digits_resnet:frozen,digits_norms,resnet20")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     if arguments.short:
-        arguments.models, arguments.steps = "lenet5,digits_resnet,digits_norms", 20
+        arguments.models, arguments.steps = "lenet5,digits_resnet,digits_resnet:frozen,digits_norms", 20
     torch.set_num_threads(1)
     bounds = common.Bounds()
-    print(f"{'model':14s} {'':9s} {'loss 1':>8s} {'to 10':>8s} {'all':>8s} {'weights':>8s} {'outputs':>8s}   (relative differences to PyTorch)")
-    for name in arguments.models.split(","):
+    print(f"{'model':20s} {'':9s} {'loss 1':>8s} {'to 10':>8s} {'all':>8s} {'weights':>8s} {'outputs':>8s}   (relative differences to PyTorch)")
+    for spec in arguments.models.split(","):
+        name, _, mode = spec.partition(":")
+        frozen, rate = mode == "frozen", RATES.get(name, 0.002)
         images, labels, mean, std = data_of(name)
         batch = 32
         count = min(arguments.steps, len(images) // batch - 1) * batch
         start = export.make(name, 1)
         x, y = standardise(images[:count], mean, std), torch.from_numpy(labels[:count].astype(np.int64))
         new = standardise(images[count:count + batch], mean, std)
+        if frozen:
+            collect_statistics(start, x, batch)
         folder = tempfile.TemporaryDirectory()
         export.export(copy.deepcopy(start), name, f"{folder.name}/model.onnx")
         take_buffers(start, f"{folder.name}/model.onnx")
         net, before = copy.deepcopy(start), weights(start)
-        reference = train_torch(net, x, y, RATES.get(name, 0.002), batch)
+        reference = train_torch(net, x, y, rate, batch, frozen)
         expected = logits(net, new)
         theirs = np.zeros(5)
         for seed in range(3):
             changed = changed_in_last_place(start, seed)
-            losses = train_torch(changed, x, y, RATES.get(name, 0.002), batch)
+            losses = train_torch(changed, x, y, rate, batch, frozen)
             theirs = np.maximum(theirs, measures(losses, weights(changed), logits(changed, new), reference, net, before, expected))
-        losses, model, same, refused = train_intc(name, images[:count], labels[:count], mean, std, RATES.get(name, 0.002), batch, folder.name)
+        losses, model, same, refused = train_intc(images[:count], labels[:count], mean, std, rate, batch, folder.name,
+                                                 *(["--batchnorm=frozen"] if frozen else []))
         predicted = outputs(folder.name, images[count:count + batch], mean, std).reshape(expected.shape)
         folder.cleanup()
         ours = measures(losses, exported_weights(model, net), predicted, reference, net, before, expected)
         for who, row in (("intc", ours), ("last place", theirs)):
-            print(f"{name:14s} {who:10s}" + "".join(f" {v:8.1e}" for v in row), flush=True)
-        bounds.hold(ours[0] <= FIRST, f"{name}: the first loss differs by {ours[0]:.1e}")
+            print(f"{spec:20s} {who:10s}" + "".join(f" {v:8.1e}" for v in row), flush=True)
+        bounds.hold(ours[0] <= FIRST, f"{spec}: the first loss differs by {ours[0]:.1e}")
         for what, a, b in zip(("losses to step 10", "losses", "weights", "outputs"), ours[1:], theirs[1:]):
-            bounds.hold(a <= FACTOR * b + LEAST, f"{name}: {what} differ by {a:.1e}, a change in the last place makes {b:.1e}")
-        bounds.hold(same, f"{name}: a resumed run ends in other bytes")
-        bounds.hold(refused.returncode == 1 and "float32" in refused.stderr and refused.stderr.count("\n") == 1, f"{name}: int8 export is not refused")
+            bounds.hold(a <= FACTOR * b + LEAST, f"{spec}: {what} differ by {a:.1e}, a change in the last place makes {b:.1e}")
+        bounds.hold(not frozen or same_statistics(model, start), f"{spec}: frozen statistics changed")
+        bounds.hold(same, f"{spec}: a resumed run ends in other bytes")
+        bounds.hold(refused.returncode == 1 and "float32" in refused.stderr and refused.stderr.count("\n") == 1, f"{spec}: int8 export is not refused")
     bounds.close()
 
 
