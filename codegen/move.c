@@ -4,7 +4,7 @@
 /* Copies all of the space; the builder is in the entry function. */
 static void emit_copy(Codegen *cg, const Node *node, const Value *from, const Value *to, Space *space, int in, int out) {
     space_collapse(space);
-    bool aligned = node->op == OP_concat && to->type != T_REAL;
+    bool aligned = node->op == OP_concat && to->type != T_REAL && !to->integer;
     kernel_begin(cg, node, "");
     Shift shift = {0};
     if (aligned) {
@@ -300,4 +300,32 @@ void emit_gather_grad(Codegen *cg, const Node *node) {
         LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, term, LLVMAtomicOrderingMonotonic, false);
     nest_end(cg, &nest);
     kernel_end(cg, space_tiles(&space), real ? 0 : space_elements(&space) * 8); /* no work: not for the pool */
+}
+
+void emit_places(Codegen *cg, const Node *node) {
+    const Value *t = node->in[0], *out = node->out[0];
+    int count, rank;
+    const int64_t *sizes = attr_ints(node, "sizes", &count), *strides = attr_ints(node, "strides", &count);
+    const int64_t *steps = attr_ints(node, "steps", &rank);
+    int64_t own[MAX_RANK], from[MAX_RANK];
+    value_strides(out, own);
+    value_strides(t, from);
+    Space space = space_new(out->shape, out->order);
+    int target = space_stream(&space, out->order, own, 0), tuple = space_stream(&space, out->order, from, 0);
+    int start = space_stream(&space, out->order, steps, 0);
+    space_collapse(&space);
+    kernel_begin(cg, node, "");
+    Nest nest;
+    nest_begin(cg, &nest, &space);
+    LLVMValueRef place = nest_index(cg, &nest, start), inside = LLVMConstInt(cg->i1, 1, false);
+    for (int k = 0; k < count; k++) {
+        LLVMValueRef index = load_as(cg, t, add_const(cg, nest_index(cg, &nest, tuple), k * from[rank]), 64);
+        LLVMValueRef negative = compare(cg, LLVMIntSLT, index, const64(cg, 0));
+        index = choose(cg, negative, add_const(cg, index, sizes[k]), index);
+        inside = LLVMBuildAnd(cg->builder, inside, compare(cg, LLVMIntULT, index, const64(cg, sizes[k])), "");
+        place = add(cg, place, mul_by(cg, index, strides[k]));
+    }
+    store_element(cg, out, nest_index(cg, &nest, target), choose(cg, inside, place, const64(cg, -1)));
+    nest_end(cg, &nest);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * (2 + 4 * count));
 }

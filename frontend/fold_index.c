@@ -1,5 +1,5 @@
 /* Constant arithmetic, part three: elements chosen or replaced by indices: GatherElements, GatherND, ScatterND, ScatterElements, OneHot,
- * Trilu; and the lowering of the first two on data with constant indices. Before: constant inputs. After: a constant output or a
+ * Trilu. Before: constant inputs. After: a constant output or a
  * diagnostic. Sources: ONNX Operators.md. */
 #include "frontend/importer.h"
 
@@ -38,7 +38,7 @@ static const OnnxTensor *indices_of(OnnxNode *node, int i) {
 /* --- places: the element of x that each element of the result is, in row-major order --- */
 
 /* GatherElements, ScatterElements: x at the place of the index itself, but for the axis. */
-static int64_t *places_along_axis(OnnxNode *node, Shape x, const OnnxTensor *index) {
+int64_t *places_along_axis(OnnxNode *node, Shape x, const OnnxTensor *index) {
     int axis = node_axis(node, node_attr_int(node, "axis", 0), x.rank);
     if (axis < 0)
         return NULL;
@@ -64,7 +64,7 @@ static int64_t *places_along_axis(OnnxNode *node, Shape x, const OnnxTensor *ind
 }
 
 /* GatherND, ScatterND: the last dimension of the indices names the first dimensions of x behind `batch` common ones. */
-static int64_t *places_by_tuple(OnnxNode *node, Shape x, const OnnxTensor *index, int batch, Shape *result) {
+int64_t *places_by_tuple(OnnxNode *node, Shape x, const OnnxTensor *index, int batch, Shape *result) {
     int tuple_rank = index->shape.rank - 1;
     int64_t tuple = tuple_rank >= 0 ? index->shape.dim[tuple_rank] : 0, stride[MAX_RANK], inner = 1;
     bool fits =
@@ -112,28 +112,11 @@ static bool set_taken(OnnxNode *node, const OnnxTensor *x, Shape shape, const in
     return node_set_constant(node, 0, out);
 }
 
-/* The same on data: the elements of x as one list. */
-static bool set_taken_data(OnnxNode *node, Shape shape, const int64_t *place) {
-    if (place == NULL)
-        return false;
-    Value *x = node_value(node, 0);
-    int64_t all = x != NULL ? shape_elements(x->shape) : 0;
-    Value *taken = node_take(node, node_reshape(node, x, shape_of(1, &all)), 0, checked_elements(shape, ELEMENT_LIMIT), place);
-    return node_set(node, 0, node_reshape(node, taken, shape));
-}
-
 bool fold_gather_elements(OnnxNode *node) {
     if (!node_check_inputs(node, 2, 2))
         return false;
     const OnnxTensor *x = operand_constant(node->importer, node->in[0]), *index = indices_of(node, 1);
     return index != NULL && set_taken(node, x, index->shape, places_along_axis(node, x->shape, index));
-}
-
-bool lower_gather_elements(OnnxNode *node) {
-    if (!node_check_inputs(node, 2, 2))
-        return false;
-    const OnnxTensor *index = indices_of(node, 1);
-    return index != NULL && set_taken_data(node, index->shape, places_along_axis(node, node->in[0]->shape, index));
 }
 
 bool fold_gather_nd(OnnxNode *node) {
@@ -144,16 +127,6 @@ bool fold_gather_nd(OnnxNode *node) {
     int batch = node->since >= 12 ? (int)node_attr_int(node, "batch_dims", 0) : 0;
     int64_t *place = index != NULL ? places_by_tuple(node, x->shape, index, batch, &shape) : NULL;
     return place != NULL && set_taken(node, x, shape, place);
-}
-
-bool lower_gather_nd(OnnxNode *node) {
-    Shape shape = {0};
-    if (!node_check_inputs(node, 2, 2))
-        return false;
-    const OnnxTensor *index = indices_of(node, 1);
-    int batch = node->since >= 12 ? (int)node_attr_int(node, "batch_dims", 0) : 0;
-    int64_t *place = index != NULL ? places_by_tuple(node, node->in[0]->shape, index, batch, &shape) : NULL;
-    return place != NULL && set_taken_data(node, shape, place);
 }
 
 /* --- scatter --- */

@@ -171,9 +171,15 @@ static void add_initializers(Importer *importer) {
     }
 }
 
-/* Marks the names through which class labels travel to a loss, and indices to a Gather. */
+/* Marks the names through which class labels travel to a loss, and indices to what takes them. */
 static void find_labels(Importer *importer) {
-    static const char *const carriers[] = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"};
+    static const char *const carriers[] = {"Identity", "Reshape",   "Squeeze", "Unsqueeze", "Flatten",
+                                           "Cast",     "Transpose", "Slice",   "Expand",    "Gather"};
+    static const struct {
+        const char *op_type;
+        size_t input;
+    } takers[] = {{"Gather", 1},          {"GatherElements", 1}, {"GatherND", 1}, {"Scatter", 1},
+                  {"ScatterElements", 1}, {"ScatterND", 1},      {"OneHot", 0}};
     const Onnx__GraphProto *graph = importer->file->model->graph;
     for (size_t i = graph->n_node; i-- > 0;) {
         const Onnx__NodeProto *node = graph->node[i];
@@ -182,8 +188,12 @@ static void find_labels(Importer *importer) {
         bool loss = strcmp(node->op_type, "SoftmaxCrossEntropyLoss") == 0 || strcmp(node->op_type, "NegativeLogLikelihoodLoss") == 0;
         if (loss && node->n_input > 1)
             names_set(importer->labels, node->input[1], node->input[1]);
-        if (strcmp(node->op_type, "Gather") == 0 && node->n_input > 1)
-            names_set(importer->indices, node->input[1], node->input[1]);
+        for (size_t k = 0; k < sizeof takers / sizeof takers[0]; k++)
+            if (strcmp(node->op_type, takers[k].op_type) == 0 && node->n_input > takers[k].input)
+                names_set(importer->indices, node->input[takers[k].input], node->input[takers[k].input]);
+        bool concat = strcmp(node->op_type, "Concat") == 0 && names_get(importer->indices, node->output[0]) != NULL;
+        for (size_t k = 0; k < node->n_input && concat; k++)
+            names_set(importer->indices, node->input[k], node->input[k]);
         for (size_t k = 0; k < sizeof carriers / sizeof carriers[0]; k++) {
             if (strcmp(node->op_type, carriers[k]) != 0)
                 continue;

@@ -65,7 +65,7 @@ typedef struct {
     int64_t old_batch, new_batch;
     NameMap *live;    /* names that the outputs depend on */
     NameMap *labels;  /* names on the way to a loss's labels */
-    NameMap *indices; /* names on the way to the indices of a Gather */
+    NameMap *indices; /* names on the way to what an operator takes as indices */
     LossNode loss;    /* the last one; loss.loss NULL: none */
     int convolutions_with_bias, frozen_dropouts;
 } Importer;
@@ -186,6 +186,10 @@ bool node_tile_target(OnnxNode *node, Shape *shape, int64_t repeats[MAX_RANK]);
 Value *node_transpose(OnnxNode *node, Value *value, const int64_t perm[MAX_RANK]);
 /* y = matrix^T x along an axis: matrix is [size of the axis][out], row-major; the axis has size `out` afterwards. lower_space.c */
 Value *node_map_axis(OnnxNode *node, Value *value, int axis, int64_t out, const double *matrix);
+/* fold_index.c: the element of x that each index of GatherElements or ScatterElements names, and that each element behind a tuple of
+ * GatherND or ScatterND is, *result their shape. NULL after a diagnostic. */
+int64_t *places_along_axis(OnnxNode *node, Shape x, const OnnxTensor *index);
+int64_t *places_by_tuple(OnnxNode *node, Shape x, const OnnxTensor *index, int batch, Shape *result);
 /* Elements index[0], ..., index[count - 1] of an axis; all in range. lower_gather.c */
 Value *node_take(OnnxNode *node, Value *value, int axis, int64_t count, const int64_t *index);
 /* The part [start, start + count) of an axis. */

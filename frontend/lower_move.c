@@ -277,6 +277,25 @@ bool lower_transpose(OnnxNode *node) {
                     node_emit(node, OP_transpose, INPUTS(node_value(node, 0)), ATTRS(ATTR_L("perm", node->in[0]->shape.rank, perm))));
 }
 
+/* The input beside others that are integers of the IR: a constant is one too. */
+static Value *integer_part(OnnxNode *node, int i) {
+    const OnnxTensor *constant = operand_constant(node->importer, node_in(node, i));
+    if (constant == NULL || constant->ints == NULL)
+        return node_value(node, i);
+    int64_t bound = 1;
+    for (int64_t k = 0; k < constant->count; k++) {
+        int64_t magnitude = constant->ints[k] < 0 ? -constant->ints[k] : constant->ints[k];
+        bound = magnitude > bound ? magnitude : bound;
+    }
+    if (bound > INT32_MAX) {
+        node_refuse(node, "'%s' holds integers beyond 32 bits", node->in[i]->name);
+        return NULL;
+    }
+    Value *value = graph_integer(node->importer->graph, VALUE_CONST, NULL, constant->shape, T_I32, bound);
+    value->mantissa = constant->ints;
+    return value;
+}
+
 bool lower_concat(OnnxNode *node) {
     if (!node_check_inputs(node, 1, INT32_MAX))
         return false;
@@ -289,10 +308,13 @@ bool lower_concat(OnnxNode *node) {
         return node_alias(node, 0, 0);
     Value **parts = arena_alloc(node->importer->arena, (size_t)node->in_count, sizeof(Value *));
     int count = 0;
+    bool integers = false;
+    for (int i = 0; i < node->in_count; i++)
+        integers = integers || (node->in[i] != NULL && node->in[i]->value != NULL && node->in[i]->value->integer);
     for (int i = 0; i < node->in_count; i++) {
         if (node->in[i] != NULL && node->in[i]->shape.rank > axis && node->in[i]->shape.dim[axis] == 0)
             continue;
-        if ((parts[count++] = node_value(node, i)) == NULL)
+        if ((parts[count++] = integers ? integer_part(node, i) : node_value(node, i)) == NULL)
             return false;
     }
     /* The IR joins at most 64 at a time. */

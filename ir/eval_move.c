@@ -140,3 +140,24 @@ void eval_gather_grad(const Eval *eval, const Node *node) {
             eval_accumulate(exact, eval_out(eval, node, 0), to.offset + t * stride[axis], eval_in(eval, node, 0), i);
     }
 }
+
+void eval_places(const Eval *eval, const Node *node) {
+    int count, rank;
+    const int64_t *sizes = attr_ints(node, "sizes", &count), *strides = attr_ints(node, "strides", &count);
+    const int64_t *steps = attr_ints(node, "steps", &rank);
+    Walk walk = {.shape = node->out[0]->shape};
+    for (int d = 0; d < rank; d++)
+        walk.stride[d] = steps[d];
+    const int64_t *t = eval_in(eval, node, 0)->mantissa;
+    int64_t *place = eval_out(eval, node, 0)->mantissa, n = shape_elements(node->out[0]->shape);
+    for (int64_t i = 0; i < n; i++, walk_next(&walk)) {
+        bool inside = true;
+        place[i] = walk.offset;
+        for (int k = 0; k < count; k++) {
+            int64_t index = t[i * count + k] < 0 ? t[i * count + k] + sizes[k] : t[i * count + k];
+            inside = inside && index >= 0 && index < sizes[k];
+            place[i] += inside ? index * strides[k] : 0;
+        }
+        place[i] = inside ? place[i] : -1;
+    }
+}

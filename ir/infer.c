@@ -346,6 +346,28 @@ bool infer_gather_grad(Node *node, Diag *diag) {
     return infer_out(node, 0, shape);
 }
 
+bool infer_places(Node *node, Diag *diag) {
+    const Value *t = node->in[0];
+    Shape out = t->shape;
+    if (!t->integer || out.rank == 0 || out.dim[out.rank - 1] > MAX_RANK)
+        return infer_refuse(node, diag, "indices %s, expected integers with their tuples in the last dimension", text(node, out));
+    int count = (int)out.dim[--out.rank];
+    const int64_t *sizes = infer_list(node, diag, "sizes", count, 0), *strides = infer_list(node, diag, "strides", count, 0);
+    const int64_t *steps = infer_list(node, diag, "steps", out.rank, 0);
+    if (sizes == NULL || strides == NULL || steps == NULL)
+        return false;
+    /* A product of two attributes is below 2^62. */
+    int64_t bound = 0;
+    for (int k = 0; k < count && bound <= INT32_MAX; k++)
+        bound += sizes[k] > 0 ? (sizes[k] - 1) * strides[k] : 0;
+    for (int d = 0; d < out.rank && bound <= INT32_MAX; d++)
+        bound += out.dim[d] > 0 ? (out.dim[d] - 1) * steps[d] : 0;
+    if (bound > INT32_MAX)
+        return infer_refuse(node, diag, "places reach %lld, beyond 32 bits", (long long)bound);
+    bound = bound > 0 ? bound : 1; /* -1 is a value too */
+    return infer_integer_out(node, 0, out, type_for_bound(bound), bound);
+}
+
 /* The shape of labels for scores of shape x: x without its axis. */
 static Shape without_axis(Shape x, int axis) {
     Shape shape = {0};

@@ -97,3 +97,8 @@ void grad_gather(Backward *b, const Node *node, Value *dy) {
     const Attr *attrs = grad_attrs_with_shape(b, node, node->in[0]->shape, &count);
     grad_give2(b, node, 0, OP_gather_grad, dy, node->in[1], attrs, count);
 }
+
+/* y = the sum of x over the places t: dx = dy at t. */
+void grad_gather_grad(Backward *b, const Node *node, Value *dy) {
+    grad_give2(b, node, 0, OP_gather, dy, node->in[1], ATTRS(ATTR_I("axis", attr_int(node, "axis", 0))));
+}

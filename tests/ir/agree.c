@@ -105,6 +105,7 @@ static const Case cases[] = {
     {OP_gather, 0, IMAGE "  %t : i8[2x3] <=7 = input\n  %r = gather %x, %t {axis=1}\n"},
     {OP_gather_grad, 0,
      "  %x : i8[3x5x2] <=127 e? = input\n  %t : i8[5] <=7 = input\n  %r = gather_grad %x, %t {axis=1, shape=[3, 4, 2]}\n"},
+    {OP_places, 0, "  %t : i8[3x5x2] <=7 = input\n  %r = places %t {sizes=[4, 3], strides=[3, 1], steps=[12, 0]}\n"},
     {OP_softmax, 1, X8 "  %r = softmax %x {axis=1}\n"},
     {OP_softmax, 1, "  %x : i8[3x7x2] <=127 e? = input\n  %r = softmax %x {axis=1}\n"},
     {OP_masked_softmax, 1, X8 MASK "  %r = masked_softmax %x, %k {axis=1}\n"},

@@ -43,6 +43,12 @@ def gather(a, x, t):
     return taken * inside.reshape(inside.shape + (1,) * (x.dim() - axis - 1))
 
 
+def gather_grad(a, x, t):
+    """The transpose of gather, by autograd of that linear function."""
+    zero = torch.zeros(a["shape"], dtype=x.dtype, requires_grad=True)
+    return torch.autograd.grad(gather(a, zero, t), zero, x, create_graph=True)[0]
+
+
 def windows(a, x, value):
     """[N, C, outputs..., places] by strided views of the padded x."""
     x = padded(x, a["pads"], value)
@@ -125,6 +131,7 @@ OPS = {
     "conv": conv,
     "conv_dgrad": conv_dgrad,
     "gather": gather,
+    "gather_grad": gather_grad,
     "bias": bias,
     "add": lambda a, x, y: x + y,
     "sub": lambda a, x, y: x - y,

@@ -120,9 +120,11 @@ static void check_case(const Case *test) {
     Value *in[CASE_INPUTS];
     int count = case_inputs(graph, test, VALUE_PARAM, in, &state);
     Value *y = case_node(graph, test, in, count);
-    Value *loss = weighted_total(graph, y, &state);
-    graph_output(graph, "loss", ROLE_LOSS, loss);
-    compare(test->name, graph, loss);
+    if (!y->integer) { /* a move of integers has no gradient */
+        Value *loss = weighted_total(graph, y, &state);
+        graph_output(graph, "loss", ROLE_LOSS, loss);
+        compare(test->name, graph, loss);
+    }
     arena_free(arena);
 }
 
