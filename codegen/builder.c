@@ -101,6 +101,16 @@ static LLVMValueRef places_table(Codegen *cg) {
     return share_places(cg, numbers, cg->place_count);
 }
 
+/* For profiles: the operator of the model that a node comes from, else the value that it makes. */
+static const char *origin_text(Codegen *cg, const Node *node) {
+    const Origin *origin = &node->origin;
+    const Value *made = node->out[0];
+    if (origin->name == NULL)
+        return made->onnx_name != NULL ? made->onnx_name : made->name;
+    return arena_printf(cg->memory, "%s%s%s%s", origin->op_type != NULL ? origin->op_type : "", origin->op_type != NULL ? " " : "",
+                        origin->name, origin->gradient ? ", gradient" : "");
+}
+
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     LLVMBuildRetVoid(cg->builder);
     const char *name = arena_printf(cg->memory, "%s%s%s", op_info(cg->node->op)->name, *cg->suffix ? "." : "", cg->suffix);
@@ -114,9 +124,8 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     cg->table = cg->begin = cg->end = NULL;
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
-    const Value *made = cg->node->out[0];
-    LLVMValueRef call = share_call(cg, kernel, places_table(cg), tiles, tiles > 1 && work >= PARALLEL_WORK, name,
-                                   made->onnx_name != NULL ? made->onnx_name : made->name);
+    LLVMValueRef call =
+        share_call(cg, kernel, places_table(cg), tiles, tiles > 1 && work >= PARALLEL_WORK, name, origin_text(cg, cg->node));
     LLVMValueRef caller = LLVMGetNamedFunction(cg->module, "intc_rt_call"), args[] = {cg->entry_pool, call, cg->entry_arena};
     LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(caller), caller, args, 3, "");
 }
@@ -265,6 +274,12 @@ void store_at(Codegen *cg, int64_t offset, int64_t size, LLVMTypeRef element, LL
 
 LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index) {
     LLVMTypeRef type = element_type(cg, value->type);
+    if (value == cg->near) {
+        LLVMValueRef load = LLVMBuildLoad2(cg->builder, type, LLVMBuildGEP2(cg->builder, type, cg->near_at, &index, 1, ""), "");
+        LLVMSetAlignment(load, (unsigned)type_bytes(value->type));
+        mark_access(cg, load, cg->near_region.offset, cg->near_region.size);
+        return load;
+    }
     if (value->offset < 0)
         internal_error("codegen: value %s is read but not stored", value->name);
     return load_at(cg, value->offset, value_bytes(value), type, type, index, (unsigned)type_bytes(value->type));

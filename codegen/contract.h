@@ -149,4 +149,22 @@ void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources,
 /* Fills bytes of staged rows with the staged zero. */
 void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes);
 
+/* --- convolutions whose images are read while they are near --- */
+
+typedef struct Conv Conv;
+
+/* What a kernel does with the sums of images, which lie in scratch: cg->near is the node's value. */
+typedef struct {
+    const char *suffix; /* of the kernel's name */
+    void *context;
+    void (*begin)(Codegen *cg, void *context);                                          /* at the start of the kernel */
+    void (*images)(Codegen *cg, void *context, LLVMValueRef first, LLVMValueRef after); /* i64: images [first, after) are there */
+    void (*end)(Codegen *cg, void *context);
+} ImageReader;
+
+/* Plans a conv or conv_dgrad whose value is not stored and emits the kernel that packs its weights. */
+Conv *conv_open(Codegen *cg, const Node *node);
+/* The kernel that computes it and calls the reader; may be emitted more than once. */
+void conv_read(Codegen *cg, const Conv *conv, const ImageReader *reader);
+
 #endif

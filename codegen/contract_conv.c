@@ -1,6 +1,7 @@
-/* conv and conv_dgrad: each task stages one padded image at a time and runs products over windows of it. Both are the same walk: dgrad
- * splits the result by its position modulo the stride into phases, each a convolution of dy with the taps that reach it. Needs planned
- * values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
+/* conv and conv_dgrad: each task stages one padded image at a time and runs products over windows of it. The sums are stored, or read and
+ * rounded by a rescale while they are near. Both are the same walk: dgrad splits the result by its position modulo the stride into phases,
+ * each a convolution of dy with the taps that reach it. Needs planned values of i8 or floats in any order; writes the i32, i64 or float
+ * result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ typedef struct {
     int64_t a, w;
 } Term;
 
-typedef struct {
+struct Conv {
     const Node *node;
     Dot dot;
     const Value *source, *weight, *result;
@@ -36,7 +37,8 @@ typedef struct {
     int64_t b_bytes, init_bytes; /* of one group */
     Piece *pieces;
     int count;
-} Conv;
+    int64_t b, init, images, near; /* scratch: panels, starts, staged images, sums that are not stored */
+};
 
 static void describe(const Codegen *cg, Conv *conv) {
     const Node *node = conv->node;
@@ -319,17 +321,39 @@ static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMVal
     loop_end(cg, &group);
 }
 
-static void emit_windows(Codegen *cg, Conv *conv) {
+static void open_windows(Codegen *cg, Conv *conv) {
     describe(cg, conv);
     plan_image(cg, conv);
     plan_tasks(conv);
     plan_pieces(cg, conv);
-    int64_t b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK), init = scratch_alloc(cg, conv->init_bytes * conv->groups);
-    int64_t slot = conv->image * conv->together, images = scratch_alloc(cg, slot * conv->tasks);
-    pack(cg, conv, b, init);
-    kernel_begin(cg, conv->node, "main");
+    conv->b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK);
+    conv->init = scratch_alloc(cg, conv->init_bytes * conv->groups);
+    conv->images = scratch_alloc(cg, conv->image * conv->together * conv->tasks);
+    pack(cg, conv, conv->b, conv->init);
+}
+
+/* Bytes of the sums that a task has in scratch. */
+static int64_t near_bytes(const Conv *conv) {
+    return round_up(conv->together * conv->ys[0] * type_bytes(conv->result->type), INTC_ARENA_ALIGN);
+}
+
+/* Where the sums of the run of images from `start` on go: to the result, or to the scratch of the first task of this call, which the others
+ * of the call use after it, so that it stays near. */
+static LLVMValueRef sums_of(Codegen *cg, const Conv *conv, const ImageReader *reader, LLVMValueRef start) {
+    LLVMValueRef before = mul_by(cg, start, conv->ys[0] * type_bytes(conv->result->type));
+    if (reader == NULL)
+        return byte_at(cg, arena_at(cg, conv->result->offset), before);
+    LLVMValueRef at = byte_at(cg, arena_at(cg, conv->near), mul_by(cg, cg->begin, near_bytes(conv)));
+    cg->near_at = byte_at(cg, at, LLVMBuildNeg(cg->builder, before, ""));
+    return at;
+}
+
+static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *reader) {
+    int64_t slot = conv->image * conv->together;
+    if (reader != NULL)
+        reader->begin(cg, reader->context);
     Loop task = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef staged = byte_at(cg, arena_at(cg, images), mul_by(cg, task.index, slot));
+    LLVMValueRef staged = byte_at(cg, arena_at(cg, conv->images), mul_by(cg, task.index, slot));
     stage_zero(cg, &conv->dot, staged, slot);
     LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), conv->tasks);
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), conv->tasks);
@@ -341,12 +365,43 @@ static void emit_windows(Codegen *cg, Conv *conv) {
     stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), source),
                 byte_at(cg, staged, mul_by(cg, image.index, conv->image)));
     loop_end(cg, &image);
-    LLVMValueRef result = mul_by(cg, start, conv->ys[0] * type_bytes(conv->result->type));
-    multiply(cg, conv, staged, arena_at(cg, b), arena_at(cg, init), byte_at(cg, arena_at(cg, conv->result->offset), result));
+    LLVMValueRef sums = sums_of(cg, conv, reader, start);
+    multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
+    if (reader != NULL)
+        reader->images(cg, reader->context, start, add_const(cg, start, conv->together));
     loop_end(cg, &run);
     loop_end(cg, &task);
-    int64_t products = shape_elements(conv->result->shape) * conv->terms * conv->kernel[0] * conv->kernel[1] * conv->kernel[2];
-    kernel_end(cg, conv->tasks, products / 32);
+    if (reader != NULL)
+        reader->end(cg, reader->context);
+}
+
+static int64_t product_work(const Conv *conv) {
+    return shape_elements(conv->result->shape) * conv->terms * conv->kernel[0] * conv->kernel[1] * conv->kernel[2] / 32;
+}
+
+Conv *conv_open(Codegen *cg, const Node *node) {
+    Conv *conv = arena_alloc(cg->memory, 1, sizeof *conv);
+    *conv = (Conv){.node = node, .source = node->in[0], .weight = node->in[1], .result = node->out[0]};
+    conv->backward = node->op == OP_conv_dgrad;
+    open_windows(cg, conv);
+    conv->near = scratch_alloc(cg, near_bytes(conv) * conv->tasks);
+    return conv;
+}
+
+void conv_read(Codegen *cg, const Conv *conv, const ImageReader *reader) {
+    kernel_begin(cg, conv->node, reader->suffix);
+    cg->near = conv->result;
+    cg->near_region = (Region){conv->near, near_bytes(conv) * conv->tasks};
+    multiply_images(cg, conv, reader);
+    cg->near = NULL;
+    kernel_end(cg, conv->tasks, product_work(conv));
+}
+
+static void emit_windows(Codegen *cg, Conv *conv) {
+    open_windows(cg, conv);
+    kernel_begin(cg, conv->node, "main");
+    multiply_images(cg, conv, NULL);
+    kernel_end(cg, conv->tasks, product_work(conv));
 }
 
 void emit_conv(Codegen *cg, const Node *node) {

@@ -87,6 +87,9 @@ typedef struct Codegen {
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
     GrowingTable places_table, calls;
+    const Value *near;    /* a value that the kernel has in scratch of its own; */
+    LLVMValueRef near_at; /* where all of it would begin */
+    Region near_region;
     bool plain;           /* weighted sums leave out their middle terms, whose coefficients are 0 */
     int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
     int64_t scratch_size; /* the most any node used */
@@ -257,7 +260,7 @@ ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, el
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
 /* The address of a table of places with this content. */
 LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
-/* The address of a new row of the table of calls; `name` tells the kind of work, `origin` the value that it makes. */
+/* The address of a new row of the table of calls; `name` tells the kind of work, `origin` what of the model it belongs to. */
 LLVMValueRef share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name,
                         const char *origin);
 /* After the last kernel: the tables of places and calls become data of the module. */

@@ -8,6 +8,11 @@ bool value_is_fused(const Value *value) {
     return value->kind == VALUE_NODE && value->def->fused_into != NULL;
 }
 
+/* A fused value that is not evaluated element by element. */
+static bool is_near(const Value *value) {
+    return value_is_fused(value) && op_info(value->def->op)->kind == KIND_CONTRACT;
+}
+
 View view_same(const Value *value) {
     View view = {.value = value};
     for (int d = 0; d < value->shape.rank; d++)
@@ -74,8 +79,12 @@ int group_logical(Group *group, Shape shape) {
 }
 
 void group_collect(Codegen *cg, Group *group, View view) {
-    if (!value_is_fused(view.value) || needs_logical_index(view.value)) {
+    if (!value_is_fused(view.value) || needs_logical_index(view.value) || is_near(view.value)) {
         add_leaf(group, view);
+        if (is_near(view.value)) {
+            group->near = view.value->def;
+            group->images = view.value->shape.dim[0];
+        }
         return;
     }
     const Node *node = view.value->def;
@@ -138,7 +147,8 @@ void group_close(Group *group) {
     int last = space->rank - 1;
     if (last < 1 || space->extent[last] >= WIDE_ENOUGH || !can_widen(group))
         return;
-    int64_t length = space->extent[last], repeat = rows_together(space->extent[last - 1], length);
+    int64_t parts = last == 1 && group->images > 0 ? group->images : 1;
+    int64_t length = space->extent[last], repeat = rows_together(space->extent[last - 1] / parts, length);
     if (repeat == 1)
         return;
     for (int i = 0; i < space->streams; i++) {
@@ -215,7 +225,7 @@ static LLVMValueRef load_leaf(Codegen *cg, const Group *group, const Nest *nest,
 
 LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view) {
     const Value *value = view.value;
-    if (!value_is_fused(value))
+    if (!value_is_fused(value) || is_near(value))
         return load_leaf(cg, group, nest, view);
     const Node *node = value->def;
     LLVMValueRef *operands = arena_alloc(cg->memory, (size_t)node->in_count + 1, sizeof *operands);

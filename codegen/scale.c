@@ -1,7 +1,9 @@
 /* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by the shift of the step before and finds the largest
  * magnitude (a maximum over all threads by an atomic); if that asks for another shift, the pass is repeated with it, so that the result is
  * that of two passes. An update in place cannot be repeated: there a first pass finds the magnitude, a second rounds and stores. Fixed
- * (with a slot): one pass. The new exponent is stored last, by the entry function, so that every pass reads the old ones. */
+ * (with a slot): one pass. The new exponent is stored last, by the entry function, so that every pass reads the old ones.
+ * A convolution among the fused nodes is computed in the same kernel, image by image, and again if a pass is repeated. */
+#include "codegen/contract.h"
 #include "codegen/space.h"
 #include "runtime/fixed.h"
 
@@ -15,6 +17,7 @@ typedef struct {
     bool stochastic;
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
+    Conv *conv;          /* what it rounds image by image; NULL: nothing */
     int64_t maximum;     /* scratch places: the largest magnitude, i64, */
     int64_t shift;       /* and the shift to round by, i32 */
 } Rescale;
@@ -84,43 +87,77 @@ static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stocha
     return LLVMBuildAShr(cg->builder, add(cg, x, part), st->s, "");
 }
 
-/* One pass over the group. */
+/* One pass over the group: finds the largest magnitude, or rounds and stores, or both; or brings to a fixed exponent. */
 typedef struct {
-    LLVMValueRef most; /* a local for the largest magnitude; NULL: not looked for */
-    bool store;        /* rounded results */
-    Shift nearest;
+    Rescale *rescale;
+    bool track, store, fixed;
+    /* In the kernel: */
+    LLVMValueRef most; /* a local for the largest magnitude */
+    Shift shift;
     Stochastic stochastic;
+    LLVMValueRef limit, low_limit; /* fixed: of mantissas before the shift */
 } Pass;
 
-static void pass_open(Codegen *cg, const Rescale *r, Pass *pass, bool track, bool store) {
-    *pass = (Pass){.store = store};
-    LLVMBasicBlockRef saved = head_enter(cg);
-    LLVMValueRef s = store ? load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4) : NULL;
-    if (store && r->stochastic) {
+/* sat(rne(m, slot - e)): before a left shift the mantissa is clamped to 2^bits and the shift to `bits`, which saturates whatever is not
+ * zero. */
+static void open_fixed(Codegen *cg, const Rescale *r, Pass *pass) {
+    const Value *in = r->node->in[0], *slot = r->node->in[1];
+    LLVMValueRef s = sub(cg, load_as(cg, slot, const64(cg, 0), 32), value_exponent(cg, in)), zero = const32(cg, 0);
+    LLVMValueRef left = compare(cg, LLVMIntSLT, s, zero);
+    s = smax(cg, s, const32(cg, -r->bits));
+    pass->shift = shift_new(cg, s, r->width, true);
+    LLVMTypeRef type = width_type(cg, r);
+    LLVMValueRef unlimited = LLVMConstInt(type, r->width == 32 ? INT32_MAX : INT64_MAX, false);
+    pass->limit = choose(cg, left, LLVMConstInt(type, (unsigned long long)1 << r->bits, false), unlimited);
+    pass->low_limit = LLVMBuildNeg(cg->builder, pass->limit, "");
+}
+
+static void open_rounding(Codegen *cg, const Rescale *r, Pass *pass) {
+    LLVMValueRef s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
+    if (r->stochastic) {
         pass->stochastic.s = as_bits(cg, s, r->width);
         pass->stochastic.back = sub(cg, const_like(pass->stochastic.s, r->width - 1), pass->stochastic.s);
         pass->stochastic.key = random_key(cg, attr_int(r->node, "stream", 0));
-    } else if (store) {
-        pass->nearest = shift_new(cg, s, r->width, false);
+    } else {
+        pass->shift = shift_new(cg, s, r->width, false);
     }
-    head_leave(cg, saved);
-    if (track)
-        pass->most = local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false));
 }
 
-static void emit_nest(Codegen *cg, Rescale *r, const Pass *pass) {
+static void pass_begin(Codegen *cg, void *context) {
+    Pass *pass = context;
+    Rescale *r = pass->rescale;
+    LLVMBasicBlockRef saved = head_enter(cg);
+    if (pass->fixed)
+        open_fixed(cg, r, pass);
+    else if (pass->store)
+        open_rounding(cg, r, pass);
+    head_leave(cg, saved);
+    if (pass->track)
+        pass->most = local_new(cg, width_type(cg, r), LLVMConstInt(width_type(cg, r), 0, false));
+    group_prepare(cg, &r->group);
+}
+
+static LLVMValueRef rounded(Codegen *cg, const Pass *pass, const Nest *nest, LLVMValueRef x) {
+    const Rescale *r = pass->rescale;
+    if (pass->fixed) {
+        int64_t top = (int64_t)1 << (r->bits - 1);
+        x = shift_apply(cg, &pass->shift, smax(cg, smin(cg, x, pass->limit), pass->low_limit));
+        return smax(cg, smin(cg, x, const_like(x, top - 1)), const_like(x, -top));
+    }
+    if (r->stochastic)
+        return round_stochastic(cg, r, &pass->stochastic, x, group_index(cg, &r->group, nest, r->logical));
+    return shift_apply(cg, &pass->shift, x);
+}
+
+static void emit_nest(Codegen *cg, const Pass *pass) {
+    Rescale *r = pass->rescale;
     Nest nest;
     nest_begin(cg, &nest, &r->space);
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
-    if (pass->most != NULL)
+    if (pass->track)
         track_maximum(cg, r, pass->most, x);
-    if (pass->store) {
-        if (r->stochastic)
-            x = round_stochastic(cg, r, &pass->stochastic, x, group_index(cg, &r->group, &nest, r->logical));
-        else
-            x = shift_apply(cg, &pass->nearest, x);
-        store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), x);
-    }
+    if (pass->store)
+        store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), rounded(cg, pass, &nest, x));
     nest_end(cg, &nest);
 }
 
@@ -140,25 +177,50 @@ static LLVMValueRef is_plain(Codegen *cg, const Rescale *r) {
     return plain;
 }
 
-static void emit_pass(Codegen *cg, Rescale *r, const char *name, bool track, bool store) {
-    kernel_begin(cg, r->node, name);
-    Pass pass;
-    pass_open(cg, r, &pass, track, store);
-    group_prepare(cg, &r->group);
-    LLVMValueRef plain = is_plain(cg, r);
-    if (plain != NULL) {
-        Branch branch = if_begin(cg, plain);
-        cg->plain = true;
-        emit_nest(cg, r, &pass);
-        cg->plain = false;
-        if_else(cg, &branch);
-        emit_nest(cg, r, &pass);
-        if_end(cg, &branch);
-    } else {
-        emit_nest(cg, r, &pass);
+/* The tiles [cg->begin, cg->end). */
+static void pass_walk(Codegen *cg, const Pass *pass) {
+    LLVMValueRef plain = is_plain(cg, pass->rescale);
+    if (plain == NULL) {
+        emit_nest(cg, pass);
+        return;
     }
-    if (track)
-        join_maximum(cg, r, pass.most);
+    Branch branch = if_begin(cg, plain);
+    cg->plain = true;
+    emit_nest(cg, pass);
+    cg->plain = false;
+    if_else(cg, &branch);
+    emit_nest(cg, pass);
+    if_end(cg, &branch);
+}
+
+/* The images [first, after), whose sums are near. */
+static void pass_images(Codegen *cg, void *context, LLVMValueRef first, LLVMValueRef after) {
+    const Pass *pass = context;
+    LLVMValueRef begin = cg->begin, end = cg->end;
+    int64_t tiles = space_tiles(&pass->rescale->space) / pass->rescale->group.images;
+    cg->begin = mul_by(cg, first, tiles);
+    cg->end = mul_by(cg, after, tiles);
+    pass_walk(cg, pass);
+    cg->begin = begin;
+    cg->end = end;
+}
+
+static void pass_end(Codegen *cg, void *context) {
+    const Pass *pass = context;
+    if (pass->track)
+        join_maximum(cg, pass->rescale, pass->most);
+}
+
+static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
+    Rescale *r = pass->rescale;
+    if (r->conv != NULL) {
+        conv_read(cg, r->conv, &(ImageReader){suffix, pass, pass_begin, pass_images, pass_end});
+        return;
+    }
+    kernel_begin(cg, r->node, suffix);
+    pass_begin(cg, pass);
+    pass_walk(cg, pass);
+    pass_end(cg, pass);
     kernel_end(cg, space_tiles(&r->space), rescale_work(r));
 }
 
@@ -179,9 +241,9 @@ static void find_shift(Codegen *cg, const Rescale *r) {
 
 static void emit_two_passes(Codegen *cg, Rescale *r) {
     clear_maximum(cg, r);
-    emit_pass(cg, r, "max", true, false);
+    emit_pass(cg, &(Pass){.rescale = r, .track = true}, "max");
     find_shift(cg, r);
-    emit_pass(cg, r, "round", false, true);
+    emit_pass(cg, &(Pass){.rescale = r, .store = true}, "round");
 }
 
 /* Rounds by the shift of the step before until the maximum agrees with it: once or twice. */
@@ -195,7 +257,7 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     LLVMBuildBr(cg->builder, again);
     LLVMPositionBuilderAtEnd(cg->builder, again);
     clear_maximum(cg, r);
-    emit_pass(cg, r, "round", true, true);
+    emit_pass(cg, &(Pass){.rescale = r, .track = true, .store = true}, "round");
     find_shift(cg, r);
     LLVMValueRef s = load_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
     LLVMBuildStore(cg->builder, s, guess);
@@ -208,7 +270,7 @@ static bool in_place(const Rescale *r) {
     const Value *out = r->node->out[0];
     for (int i = 0; i < r->group.leaf_count; i++) {
         const Value *leaf = r->group.leaves[i].view.value;
-        if (leaf->offset < out->offset + value_bytes(out) && out->offset < leaf->offset + value_bytes(leaf))
+        if (leaf->offset >= 0 && leaf->offset < out->offset + value_bytes(out) && out->offset < leaf->offset + value_bytes(leaf))
             return true;
     }
     return false;
@@ -227,32 +289,10 @@ static void store_exponent(Codegen *cg, const Rescale *r) {
     kernel_end(cg, 1, 0);
 }
 
-/* sat(rne(m, slot - e)): before a left shift the mantissa is clamped to 2^bits and the shift to `bits`, which saturates whatever is not
- * zero. */
 static void emit_fixed(Codegen *cg, Rescale *r) {
     const Value *in = r->node->in[0], *slot = r->node->in[1], *out = r->node->out[0];
-    int width = in->type == T_I64 || in->bound > (int64_t)1 << 30 || r->bits > 15 ? 64 : 32;
-    kernel_begin(cg, r->node, "");
-    LLVMBasicBlockRef saved = head_enter(cg);
-    LLVMValueRef s = sub(cg, load_as(cg, slot, const64(cg, 0), 32), value_exponent(cg, in)), zero = const32(cg, 0);
-    LLVMValueRef left = compare(cg, LLVMIntSLT, s, zero);
-    s = smax(cg, s, const32(cg, -r->bits));
-    Shift shift = shift_new(cg, s, width, true);
-    LLVMTypeRef type = width == 32 ? cg->i32 : cg->i64;
-    LLVMValueRef unlimited = LLVMConstInt(type, width == 32 ? INT32_MAX : INT64_MAX, false);
-    LLVMValueRef limit = choose(cg, left, LLVMConstInt(type, (unsigned long long)1 << r->bits, false), unlimited);
-    LLVMValueRef low_limit = LLVMBuildNeg(cg->builder, limit, "");
-    head_leave(cg, saved);
-    group_prepare(cg, &r->group);
-    Nest nest;
-    nest_begin(cg, &nest, &r->space);
-    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(in)), width);
-    x = shift_apply(cg, &shift, smax(cg, smin(cg, x, limit), low_limit));
-    int64_t top = (int64_t)1 << (r->bits - 1);
-    x = smax(cg, smin(cg, x, LLVMConstInt(type, (unsigned long long)(top - 1), true)), LLVMConstInt(type, (unsigned long long)-top, true));
-    store_element(cg, out, nest_index(cg, &nest, r->target), x);
-    nest_end(cg, &nest);
-    kernel_end(cg, space_tiles(&r->space), rescale_work(r));
+    r->width = in->type == T_I64 || in->bound > (int64_t)1 << 30 || r->bits > 15 ? 64 : 32;
+    emit_pass(cg, &(Pass){.rescale = r, .store = true, .fixed = true}, "fixed");
     if (out->exponent_offset >= 0) {
         LLVMValueRef e = load_as(cg, slot, const64(cg, 0), 32);
         store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
@@ -262,6 +302,8 @@ static void emit_fixed(Codegen *cg, Rescale *r) {
 void emit_rescale(Codegen *cg, const Node *node) {
     Rescale *r = arena_alloc(cg->memory, 1, sizeof *r);
     rescale_open(cg, r, node);
+    if (r->group.near != NULL)
+        r->conv = conv_open(cg, r->group.near);
     if (node->in_count == 2) {
         emit_fixed(cg, r);
         return;

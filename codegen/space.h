@@ -67,6 +67,8 @@ typedef struct {
     LLVMValueRef table[MAX_STREAMS];
     int64_t step[MAX_STREAMS][2]; /* of a tabled stream: from row to row, from element to element */
     int64_t period, repeat;
+    int64_t images;                 /* the outermost loop can be cut into so many equal parts; 0 is as 1 */
+    const Node *near;               /* a fused convolution, a leaf that the kernel has in scratch; NULL: none */
     const Node *nodes[MAX_STREAMS]; /* fused into the expression, those beyond the first MAX_STREAMS left out */
     int node_count;
 } Group;

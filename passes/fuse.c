@@ -4,8 +4,9 @@
  * A pointwise node joins the group of its reader if that is its one use and the reader walks the same index space: a pointwise node or
  * rescale of the same shape and phase, or a reduce_sum over it. (Across phases the wide operands of a mask would live on until the backward
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
- * in place stays valid. A cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed
- * twice and stored never. */
+ * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
+ * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A cheap node
+ * that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
 enum { GROUP_MOST = 16, COPY_MOST = 4 };
@@ -99,22 +100,39 @@ static void split_masks(Fuse *f) {
     }
 }
 
+static bool is_next(const Graph *graph, const Value *value) {
+    for (int i = 0; i < graph->update_count; i++)
+        if (graph->updates[i].next == value)
+            return true;
+    return false;
+}
+
+/* Whether a node's value can be a convolution that its root rounds image by image: one a root, and not into the place of a state. */
+static bool rounds_images(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
+    const Value *out = root->out[0];
+    return (node->op == OP_conv || node->op == OP_conv_dgrad) && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 &&
+           shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out);
+}
+
 static void group(Fuse *f) {
     Graph *graph = f->graph;
     int *size = arena_alloc(graph->arena, (size_t)graph->next_node + 1, sizeof(int));
+    bool *taken = arena_alloc(graph->arena, (size_t)graph->next_node + 1, sizeof(bool));
     for (int i = graph->node_count - 1; i >= 0; i--) {
         Node *node = graph->nodes[i];
         node->fused_into = NULL;
         size[node->id] = 1;
         const Value *out = node->out[0];
-        if (!is_pointwise(node) || f->uses[out->id] != 1 || f->reader[out->id] == NULL)
+        if (f->uses[out->id] != 1 || f->reader[out->id] == NULL)
             continue;
         Node *reader = f->reader[out->id];
         Node *root = reader->fused_into != NULL ? reader->fused_into : reader;
-        if (!same_space(reader, out) || node->phase != reader->phase || size[root->id] >= GROUP_MOST)
+        bool images = rounds_images(graph, node, root, taken);
+        if (!(is_pointwise(node) || images) || !same_space(reader, out) || node->phase != reader->phase || size[root->id] >= GROUP_MOST)
             continue;
         node->fused_into = root;
         size[root->id]++;
+        taken[root->id] = taken[root->id] || images;
     }
 }
 

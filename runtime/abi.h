@@ -63,7 +63,7 @@ struct intc_call {
     const int64_t *places;
     int64_t tiles;
     int64_t parallel;          /* 1: enough work for the pool's threads */
-    const char *name, *origin; /* the kind of work, and the value that it makes; for profiles */
+    const char *name, *origin; /* the kind of work, and what of the model it belongs to; for profiles */
 };
 
 /* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. Defined

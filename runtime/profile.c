@@ -79,12 +79,13 @@ bool intc_rt_profile_close(int64_t steps, Error *error) {
                 continue;
             add_line(lines, &count, module->calls + i, spent[i], table == 1);
             total += spent[i].nanoseconds;
-            if (strcmp(module->calls[i].name, "rescale.round") == 0) {
+            const char *suffix = strrchr(module->calls[i].name, '.');
+            if (suffix && strcmp(suffix, ".round") == 0) {
                 roundings += steps;
                 repeated += spent[i].runs - steps;
             }
         }
-        printf(table == 0 ? "\n        ms      %%  calls  kind, of a step\n" : "\n        ms      %%  kind                     value\n");
+        printf(table == 0 ? "\n        ms      %%  calls  kind, of a step\n" : "\n        ms      %%  kind                     origin\n");
         print_lines(lines, count, total, steps);
         if (table == 1)
             printf("\nroundings repeated because their shift had changed: %lld of %lld\n", (long long)repeated, (long long)roundings);
