@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NARROW_BITS = 8 };
+enum { NARROW_BITS = 8, GROUP_ROWS = 128 };
 
 static bool has_slot(const struct intc_tensor *tensor) {
     return (tensor->scope & INTC_IN_INFER) && tensor->calibrated_offset >= 0 && tensor->exponent_offset >= 0;
@@ -33,8 +33,9 @@ static int compare_exponents(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Of 8 bits the median (the lower of two), batches of zeros left out: the largest is set by the outliers of one batch and costs every value
- * a bit, while what saturates is few values of some batches. Of more bits, where a bit costs nothing, the largest. */
+/* From the largest exponents of groups of rows. Of 8 bits the median (the lower of two), groups of zeros left out: the largest is set by
+ * the outliers of one group and costs every value a bit, while what saturates is few values of some groups. Of more bits, where a bit costs
+ * nothing, the largest. */
 static int32_t chosen_exponent(int32_t *exponents, int64_t count, int32_t bits) {
     qsort(exponents, (size_t)count, sizeof *exponents, compare_exponents);
     int64_t zeros = 0;
@@ -43,23 +44,27 @@ static int32_t chosen_exponent(int32_t *exponents, int64_t count, int32_t bits) 
     return exponents[bits > NARROW_BITS ? count - 1 : zeros + (count - zeros - 1) / 2];
 }
 
-/* exponents: [slot][batch] */
-static bool run_batches(const Session *session, const Feeds *feeds, int64_t batches, int32_t *exponents, Error *error) {
+/* exponents: [slot][group], filled with INTC_EXPONENT_ZERO; `each` batches are a group, the last may be larger. */
+static bool run_batches(const Session *session, const Feeds *feeds, int64_t batches, int64_t each, int32_t *exponents, Error *error) {
     const struct intc_module *module = session->module;
     struct intc_calibration slot;
+    int64_t groups = batches / each;
     for (int64_t b = 0; b < batches; b++) {
         for (int64_t i = 0; i < feeds->batch; i++)
             feeds->chosen[i] = (b * feeds->batch + i) % feeds->rows;
         if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, session->arena, error))
             return false;
         module->calibrate(session->arena, session->pool);
+        int64_t group = b / each < groups ? b / each : groups - 1;
         for (uint32_t i = 0; i < slot_count(module); i++)
-            if (slot_at(module, i, &slot))
-                exponents[i * batches + b] = intc_rt_exponent(session->arena, slot.exponent_offset);
+            if (slot_at(module, i, &slot)) {
+                int32_t exponent = intc_rt_exponent(session->arena, slot.exponent_offset), *largest = exponents + i * groups + group;
+                *largest = exponent > *largest ? exponent : *largest;
+            }
     }
     for (uint32_t i = 0; i < slot_count(module); i++)
         if (slot_at(module, i, &slot))
-            intc_rt_set_exponent(session->arena, slot.slot_offset, chosen_exponent(exponents + i * batches, batches, slot.bits));
+            intc_rt_set_exponent(session->arena, slot.slot_offset, chosen_exponent(exponents + i * groups, groups, slot.bits));
     return true;
 }
 
@@ -69,10 +74,15 @@ bool intc_rt_calibrate(const Session *session, const Feeds *feeds, int64_t batch
         return true;
     int64_t available = feeds->rows >= feeds->batch ? feeds->rows / feeds->batch : 1;
     batches = batches < available ? batches : available;
-    int32_t *exponents = calloc((size_t)slot_count(module) * (size_t)batches + 1, sizeof *exponents);
+    int64_t each = (GROUP_ROWS - 1) / feeds->batch + 1;
+    each = each < batches ? each : batches;
+    size_t count = (size_t)slot_count(module) * (size_t)(batches / each);
+    int32_t *exponents = malloc((count + 1) * sizeof *exponents);
     if (!exponents)
         return intc_rt_fail(error, "out of memory");
-    bool good = run_batches(session, feeds, batches, exponents, error);
+    for (size_t i = 0; i < count; i++)
+        exponents[i] = INTC_EXPONENT_ZERO;
+    bool good = run_batches(session, feeds, batches, each, exponents, error);
     free(exponents);
     return good;
 }

@@ -347,16 +347,16 @@ static void test_saturation(void **state) {
     assert_true(read_file("far-out.npy", a, sizeof a) > 128);
 }
 
-/* Of four batches, one of zeros: 8 bits get the median of the others, 16 bits the largest. */
+/* Of four groups of rows, one of zeros: 8 bits get the median of the others, 16 bits the largest. */
 static void test_calibration(void **state) {
     (void)state;
-    enum { BATCHES = 4 };
-    static const int32_t largest[BATCHES] = {1 << 20, 0, 1 << 10, 1 << 14};
-    int32_t rows[BATCHES * FAKE_BATCH][FAKE_FEATURES] = {{0}};
-    for (int b = 0; b < BATCHES; b++)
-        rows[b * FAKE_BATCH + 1][2] = -largest[b];
+    enum { GROUPS = 4, EACH = 128, BATCHES = EACH / FAKE_BATCH };
+    static const int32_t largest[GROUPS] = {1 << 20, 0, 1 << 10, 1 << 14};
+    static int32_t rows[GROUPS * EACH][FAKE_FEATURES];
+    for (int g = 0; g < GROUPS; g++)
+        rows[g * EACH + EACH / 2][2] = -largest[g];
     char shape[32];
-    snprintf(shape, sizeof shape, "(%d, %d)", BATCHES * FAKE_BATCH, FAKE_FEATURES);
+    snprintf(shape, sizeof shape, "(%d, %d)", GROUPS * EACH, FAKE_FEATURES);
     write_npy("batches.npy", "<i4", shape, rows, sizeof rows);
     static const struct intc_calibration wide = {AT_X_EXPONENT, AT_SLOT_Y, 16};
     struct intc_module module = fake_module;
@@ -376,8 +376,10 @@ static void test_calibration(void **state) {
     assert_true(intc_rt_calibrated(&session));
     assert_int_equal(fake_i32(session.arena, AT_SLOT_X), 14 - 6);
     assert_int_equal(fake_i32(session.arena, AT_SLOT_Y), 20 - 6);
-    assert_true(intc_rt_calibrate(&session, &feeds, 1, &error));
+    assert_true(intc_rt_calibrate(&session, &feeds, BATCHES + 1, &error));
     assert_int_equal(fake_i32(session.arena, AT_SLOT_X), 20 - 6);
+    assert_true(intc_rt_calibrate(&session, &feeds, 1, &error));
+    assert_int_equal(fake_i32(session.arena, AT_SLOT_X), INTC_EXPONENT_ZERO);
     intc_rt_feeds_close(&feeds);
     intc_rt_session_close(&session);
 }
