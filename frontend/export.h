@@ -125,6 +125,8 @@ const char *ex_operator(Exporter *x, const Node *node);
 /* Ops that copy or select elements, on a tensor of any type. */
 bool ex_is_move(Op op);
 const char *ex_move(Exporter *x, const Node *node, const char *in);
+/* The places of tuples of indices. */
+const char *ex_places(Exporter *x, const Node *node);
 /* clip's limit named min or max as float64 mantissa; NULL: unbounded. */
 const char *ex_limit(Exporter *x, const Node *node, const char *name);
 /* in * factor, rounded half to even. */

@@ -465,6 +465,15 @@ const char *ex_wide(Exporter *x, const Value *value) {
 
 /* --- int64 tensors of integers --- */
 
+static const char *joined(Exporter *x, const Node *node) {
+    const char **in = arena_alloc(x->arena, (size_t)node->in_count, sizeof *in);
+    for (int i = 0; i < node->in_count; i++)
+        in[i] = ex_index(x, node->in[i]);
+    Onnx__NodeProto *out = ex_node(x, "Concat", in, node->in_count);
+    ex_attr_int(x, out, "axis", attr_int(node, "axis", 0));
+    return ex_output(out);
+}
+
 const char *ex_index(Exporter *x, const Value *value) {
     Exported *known = &x->values[value->id];
     if (known->index != NULL)
@@ -476,6 +485,10 @@ const char *ex_index(Exporter *x, const Value *value) {
         known->index = value->onnx_name != NULL ? value->onnx_name : value->name;
     else if (value->kind == VALUE_NODE && ex_is_move(value->def->op))
         known->index = ex_move(x, value->def, ex_index(x, value->def->in[0]));
+    else if (value->kind == VALUE_NODE && value->def->op == OP_concat)
+        known->index = joined(x, value->def);
+    else if (value->kind == VALUE_NODE && value->def->op == OP_places)
+        known->index = ex_places(x, value->def);
     else
         known->index = ex_whole(x, ex_wide(x, value));
     return known->index;

@@ -224,18 +224,62 @@ static const char *maxpool(Exporter *x, const Node *node, const char *in) {
     return ex_output(out);
 }
 
-/* The runtime refuses indices of an input that are out of range. */
+/* A zero behind the last element along the axis, at the place -1. */
+static const char *with_zero(Exporter *x, const char *in, int axis, int rank) {
+    int64_t pads[2 * MAX_RANK] = {0};
+    pads[rank + axis] = 1;
+    return EMIT(x, "Pad", in, ex_i64s(x, 2 * rank, pads));
+}
+
+/* 0 where an index is out of range. The runtime refuses those of an input; computed ones are -1 there. */
 static const char *gather(Exporter *x, const Node *node, const char *in) {
     const Value *index = node->in[1];
-    int64_t size = node->in[0]->shape.dim[attr_int(node, "axis", 0)];
-    for (int64_t i = 0; index->kind == VALUE_CONST && i < shape_elements(index->shape); i++)
-        if (index->mantissa[i] < 0 || index->mantissa[i] >= size)
-            return ex_refuse(x, node, "index %lld is out of range", (long long)index->mantissa[i]);
-    if (index->kind != VALUE_CONST && index->bound >= size)
+    int axis = (int)attr_int(node, "axis", 0);
+    int64_t size = node->in[0]->shape.dim[axis];
+    const char *places = NULL;
+    if (index->kind == VALUE_CONST) {
+        size_t count = (size_t)shape_elements(index->shape);
+        int64_t *known = arena_alloc(x->arena, count, sizeof *known);
+        bool outside = false;
+        for (size_t i = 0; i < count; i++) {
+            known[i] = index->mantissa[i] < 0 || index->mantissa[i] >= size ? -1 : index->mantissa[i];
+            outside = outside || known[i] < 0;
+        }
+        in = outside ? with_zero(x, in, axis, node->in[0]->shape.rank) : in;
+        places = ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, index->shape, known, count * sizeof *known);
+    } else if (index->bound >= size) {
         return ex_refuse(x, node, "indices '%s' may be out of range", index->name);
-    Onnx__NodeProto *out = ex_node(x, "Gather", EX_NAMES(in, ex_index(x, index)));
-    ex_attr_int(x, out, "axis", attr_int(node, "axis", 0));
+    } else {
+        in = index->kind == VALUE_NODE ? with_zero(x, in, axis, node->in[0]->shape.rank) : in;
+        places = ex_index(x, index);
+    }
+    Onnx__NodeProto *out = ex_node(x, "Gather", EX_NAMES(in, places));
+    ex_attr_int(x, out, "axis", axis);
     return ex_output(out);
+}
+
+/* int64, -1 where an index is out of range. */
+const char *ex_places(Exporter *x, const Node *node) {
+    int count, rank;
+    const int64_t *sizes = attr_ints(node, "sizes", &count), *strides = attr_ints(node, "strides", &count);
+    const int64_t *steps = attr_ints(node, "steps", &rank);
+    Shape shape = node->out[0]->shape;
+    int64_t n = shape_elements(shape), last = rank;
+    int64_t *offset = arena_alloc(x->arena, (size_t)n, sizeof *offset);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i;
+        for (int d = rank - 1; d >= 0; d--) {
+            offset[i] += rest % shape.dim[d] * steps[d];
+            rest /= shape.dim[d];
+        }
+    }
+    const char *t = ex_index(x, node->in[0]), *size = ex_i64s(x, count, sizes), *zero = ex_i64(x, 0);
+    t = EMIT(x, "Where", EMIT(x, "Less", t, zero), EMIT(x, "Add", t, size), t);
+    const char *outside = EMIT(x, "Or", EMIT(x, "Less", t, zero), EMIT(x, "GreaterOrEqual", t, size));
+    outside = EMIT(x, "Greater", ex_summed(x, ex_whole(x, outside), 1, &last, false), zero);
+    const char *place = ex_summed(x, EMIT(x, "Mul", t, ex_i64s(x, count, strides)), 1, &last, false);
+    place = EMIT(x, "Add", place, ex_tensor(x, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, shape, offset, (size_t)n * sizeof *offset));
+    return EMIT(x, "Where", outside, ex_i64(x, -1), place);
 }
 
 const char *ex_move(Exporter *x, const Node *node, const char *in) {

@@ -412,6 +412,23 @@ static void run_embedding(bool centered) {
     arena_free(arena);
 }
 
+/* Elements at places that are data, joined with known ones; some lie outside. */
+static void run_places(void) {
+    Arena *arena = arena_new();
+    Net net = {.graph = graph_new(arena, "net"), .state = 13};
+    net.graph->stage = STAGE_LOWERED;
+    Value *x = graph_value(net.graph, VALUE_INPUT, "image", shape_of(3, (int64_t[]){3, 4, 5}));
+    Value *known = integer_const(net.graph, "known", shape_of(3, (int64_t[]){3, 2, 2}), 4, &net.state);
+    Value *index = graph_integer(net.graph, VALUE_INPUT, "index", shape_of(3, (int64_t[]){3, 6, 2}), T_I32, 5);
+    index = build(net.graph, OP_concat, NULL, INPUTS(index, known), ATTRS(ATTR_I("axis", 1)));
+    index = build(net.graph, OP_places, NULL, INPUTS(index), ATTRS(L("sizes", 4, 5), L("strides", 5, 1), L("steps", 20, 0)));
+    x = build(net.graph, OP_reshape, NULL, INPUTS(x), ATTRS(L("shape", 60)));
+    x = build(net.graph, OP_gather, NULL, INPUTS(x, index), ATTRS(ATTR_I("axis", 0)));
+    graph_output(net.graph, "out", ROLE_PREDICTION, dense(&net, x, 10, true, 0.5));
+    run(&(Subject){.name = "places", .graph = net.graph, .bits = 8, .stretch = 1.1});
+    arena_free(arena);
+}
+
 /* A small network: convolutions, a residual sum, pools, dense layers, and one of four ends. */
 static void run_net(int number) {
     Arena *arena = arena_new();
@@ -469,6 +486,7 @@ int main(int argc, char **argv) {
         run_normalised(-0.9713);
         run_embedding(true);
         run_embedding(false);
+        run_places();
     }
     return 0;
 }
