@@ -251,7 +251,7 @@ void function_table(Codegen *cg, const Node *node);
 /* An array of 2^8 entries in the kernel: f(cg, context, m) for m from `first` on, each of the type of `type`. */
 LLVMValueRef byte_table(Codegen *cg, LLVMTypeRef type, int first, LLVMValueRef (*f)(Codegen *cg, const void *context, LLVMValueRef m),
                         const void *context);
-ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, element_exp, element_log, element_sqrt;
+ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, element_exp, element_log, element_sqrt, element_random_normal;
 
 /* --- sharing --- */
 

@@ -2,6 +2,7 @@
  * otherwise than integers. */
 #include "codegen/float.h"
 #include "codegen/space.h"
+#include "ir/tables.h"
 
 #include <math.h>
 
@@ -206,6 +207,11 @@ static LLVMValueRef float_norm_grad(Codegen *cg, const Node *node, const LLVMVal
     return add(cg, add(cg, mul(cg, in[2], in[0]), mul(cg, in[3], in[1])), in[4]);
 }
 
+static LLVMValueRef float_random_normal(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef z = LLVMBuildSIToFP(cg->builder, element_random_normal(cg, node, in), cg->f32, "");
+    return mul(cg, z, LLVMConstReal(cg->f32, ldexp(1, -QUANTILE_FRACTION)));
+}
+
 ElementEmitter *float_element(Op op) {
     static ElementEmitter *const table[OP_COUNT] = {[OP_mul_const] = float_scaled,
                                                     [OP_bias] = float_sum,
@@ -236,7 +242,8 @@ ElementEmitter *float_element(Op op) {
                                                     [OP_inv_sqrt] = float_inv_sqrt,
                                                     [OP_normalize] = float_normalize,
                                                     [OP_norm_slope] = float_norm_slope,
-                                                    [OP_norm_grad] = float_norm_grad};
+                                                    [OP_norm_grad] = float_norm_grad,
+                                                    [OP_random_normal] = float_random_normal};
     return table[op];
 }
 

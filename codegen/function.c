@@ -210,3 +210,16 @@ LLVMValueRef element_log(Codegen *cg, const Node *node, const LLVMValueRef *in) 
 LLVMValueRef element_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     return function_of(cg, node, in[0]);
 }
+
+/* function_normal of the random bits at the logical index, the one "operand". */
+LLVMValueRef element_random_normal(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    RandomKey key = random_key(cg, attr_int(node, "stream", 0));
+    LLVMValueRef bits = random_bits(cg, &key, in[0]), table = table_of(cg, table_quantile, QUANTILE_OCTAVES * (QUANTILE_INTERVALS + 1));
+    LLVMValueRef tail = umax(cg, LLVMBuildAnd(cg->builder, bits, const32(cg, 0x7FFFFFFF), ""), const32(cg, 1));
+    LLVMValueRef length = bit_length(cg, tail), aligned = LLVMBuildShl(cg->builder, tail, sub(cg, const32(cg, 32), length), "");
+    LLVMValueRef octave = as_unsigned(cg, sub(cg, const32(cg, QUANTILE_OCTAVES), length), 64);
+    LLVMValueRef below = LLVMBuildAnd(cg->builder, aligned, const32(cg, INT32_MAX), "");
+    LLVMValueRef u = LLVMBuildLShr(cg->builder, below, const32(cg, 10), "");
+    LLVMValueRef z = interpolate(cg, table, mul_by(cg, octave, QUANTILE_INTERVALS + 1), u, 16);
+    return choose(cg, compare(cg, LLVMIntSLT, bits, const32(cg, 0)), negate(cg, z), z);
+}

@@ -43,7 +43,7 @@ static bool view_equal(View a, View b) {
 
 /* Random bits need the logical index of the value that they belong to. */
 static bool needs_logical_index(const Value *value) {
-    return value->kind == VALUE_NODE && value->def->op == OP_random_mask && value_is_fused(value);
+    return value->kind == VALUE_NODE && op_info(value->def->op)->kind == KIND_RANDOM && value_is_fused(value);
 }
 
 static void add_leaf(Group *group, View view) {

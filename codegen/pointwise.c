@@ -242,7 +242,7 @@ static void emit_group(Codegen *cg, const Node *node) {
     Value value = *out;
     value.def = &root;
     View view = view_same(&value);
-    if (node->op == OP_random_mask)
+    if (op_info(node->op)->kind == KIND_RANDOM)
         index = group_logical(group, out->shape);
     else
         group_collect(cg, group, view);
@@ -254,7 +254,7 @@ static void emit_group(Codegen *cg, const Node *node) {
     LLVMValueRef x;
     if (index >= 0) {
         LLVMValueRef at = group_index(cg, group, &nest, index);
-        x = element_random_mask(cg, node, &at);
+        x = (out->type == T_REAL ? float_element(node->op) : element_emitter(node->op))(cg, node, &at);
     } else {
         x = group_eval(cg, group, &nest, view);
     }

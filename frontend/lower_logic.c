@@ -271,6 +271,36 @@ bool lower_random_uniform_like(OnnxNode *node) {
     return true;
 }
 
+static bool set_normal(OnnxNode *node, Shape shape, int type) {
+    Importer *importer = node->importer;
+    double mean = node_attr_real(node, "mean", 0), scale = node_attr_real(node, "scale", 1);
+    if (!isfinite(mean) || !isfinite(scale))
+        return node_refuse(node, "draws with mean %g and deviation %g", mean, scale);
+    if (importer->options->loss == NULL)
+        return node_refuse(node, "draws random numbers");
+    Value *z = node_emit(node, OP_random_normal, NULL, 0,
+                         ATTRS(ATTR_L("shape", shape.rank, shape.dim), ATTR_I("stream", importer->graph->value_count)));
+    z = node_mul_const(node, z, scale);
+    if (mean != 0)
+        z = node_emit(node, OP_add, INPUTS(z, node_const_value(node, (Shape){0}, &mean)), NO_ATTRS);
+    return node_set_typed(node, 0, z, type);
+}
+
+bool lower_random_normal_like(OnnxNode *node) {
+    int type;
+    return node_check_inputs(node, 1, 1) && random_attributes(node, &type) && set_normal(node, node->in[0]->shape, type);
+}
+
+bool lower_random_normal(OnnxNode *node) {
+    int type, rank;
+    const int64_t *dims = node_attr_ints(node, "shape", &rank);
+    if (!random_attributes(node, &type))
+        return false;
+    if (node_attr(node, "shape") == NULL || rank > MAX_RANK || checked_elements(shape_of(rank, dims), ELEMENT_LIMIT) < 0)
+        return node_refuse(node, "attribute 'shape' is missing or too large");
+    return set_normal(node, shape_of(rank, dims), type);
+}
+
 bool lower_bernoulli(OnnxNode *node) {
     int type = 0;
     if (!node_check_inputs(node, 1, 1))

@@ -77,6 +77,8 @@ static const Rule rules[] = {
     {OP_random_mask, "shape", ATTR_INTS, true, RANGE_SHAPE},
     {OP_random_mask, "ratio", ATTR_REAL, true, RANGE_ANY},
     {OP_random_mask, "stream", ATTR_INT, true, RANGE_COUNT},
+    {OP_random_normal, "shape", ATTR_INTS, true, RANGE_SHAPE},
+    {OP_random_normal, "stream", ATTR_INT, true, RANGE_COUNT},
     {OP_reduce_sum, "axes", ATTR_INTS, true, RANGE_AXES},
     {OP_reduce_sum, "keepdims", ATTR_INT, true, RANGE_FLAG},
     {OP_maxpool, "kernel", ATTR_INTS, true, RANGE_COUNT},

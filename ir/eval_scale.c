@@ -1,6 +1,8 @@
-/* Interpreter: rescale, mul_const and random_mask. Before: |mantissa| <= 2^62. After: docs/operators.md, "Scaling"; rescale sets its
+/* Interpreter: rescale, mul_const and random numbers. Before: |mantissa| <= 2^62. After: docs/operators.md, "Scaling"; rescale sets its
  * exponent. */
 #include "ir/eval.h"
+#include "ir/functions.h"
+#include "ir/tables.h"
 
 #include <math.h>
 #include <string.h>
@@ -65,4 +67,17 @@ void eval_random_mask(const Eval *eval, const Node *node) {
     uint64_t key = intc_random_key(eval->seed, eval->step, (uint64_t)attr_int(node, "stream", 0));
     for (int64_t i = 0; i < n; i++)
         y->mantissa[i] = intc_random_bits(key, (uint32_t)i) >= threshold;
+}
+
+void eval_random_normal(const Eval *eval, const Node *node) {
+    Tensor *y = eval_out(eval, node, 0);
+    int64_t n = shape_elements(node->out[0]->shape);
+    uint64_t key = intc_random_key(eval->seed, eval->step, (uint64_t)attr_int(node, "stream", 0));
+    for (int64_t i = 0; i < n; i++) {
+        int32_t z = function_normal(intc_random_bits(key, (uint32_t)i));
+        if (eval->mode == EVAL_REAL)
+            y->real[i] = ldexp(z, -QUANTILE_FRACTION);
+        else
+            y->mantissa[i] = z;
+    }
 }

@@ -1,6 +1,7 @@
 /* The list of ir/functions.h and the same functions on doubles. Before: the tables. After: constants. */
 #include "ir/functions.h"
 #include "ir/tables.h"
+#include "runtime/fixed.h"
 
 #include <math.h>
 #include <string.h>
@@ -147,4 +148,14 @@ const Function *function_find(const char *name) {
         if (strcmp(functions[i].name, name) == 0)
             return &functions[i];
     return NULL;
+}
+
+int32_t function_normal(uint32_t bits) {
+    uint32_t tail = bits & 0x7FFFFFFF;
+    tail = tail == 0 ? 1 : tail;
+    int length = intc_bit_length(tail);
+    uint32_t aligned = tail << (32 - length);
+    const int32_t *at = table_quantile + (QUANTILE_OCTAVES - length) * (QUANTILE_INTERVALS + 1) + (aligned >> 26 & 31);
+    int32_t rest = (int32_t)(aligned >> 10 & 0xFFFF), z = at[0] + (((at[1] - at[0]) * rest + (1 << 15)) >> 16);
+    return bits >> 31 ? -z : z;
 }

@@ -37,6 +37,10 @@ typedef struct {
 /* NULL if there is none of that name. */
 const Function *function_find(const char *name);
 
+/* A normal number of 12 fraction bits from 32 random ones: the sign, and the probability of what lies further out, of which the leading
+ * place chooses the octave of table_quantile. */
+int32_t function_normal(uint32_t bits);
+
 /* The argument of a periodic function: |x| with 24 fraction bits below 2^10, times 2^28 / (2 pi). */
 enum { TURN_FRACTION = 24, TURN_RANGE = 34, TURN_FACTOR = 42722830 };
 /* 30 fraction bits. */

@@ -200,6 +200,14 @@ bool infer_random_mask(Node *node, Diag *diag) {
     return shape_attr(node, diag, &shape) && infer_integer_out(node, 0, shape, T_I8, 1);
 }
 
+bool infer_random_normal(Node *node, Diag *diag) {
+    Shape shape;
+    if (!shape_attr(node, diag, &shape))
+        return false;
+    node->out[0] = graph_value(node->graph, VALUE_NODE, NULL, shape);
+    return true;
+}
+
 bool infer_matmul(Node *node, Diag *diag) {
     Shape a = node->in[0]->shape, b = node->in[1]->shape, lead;
     if (a.rank < 2 || b.rank < 2)

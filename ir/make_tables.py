@@ -6,6 +6,7 @@ Usage: python3 ir/make_tables.py tables > ir/tables.c
 """
 import sys
 from decimal import ROUND_HALF_EVEN, Decimal, getcontext
+from statistics import NormalDist
 
 getcontext().prec = 60
 ONE, TWO = Decimal(1), Decimal(2)
@@ -114,6 +115,14 @@ def both_sides(function, top):
     return intervals(function, top) + intervals(lambda x: function(-x), top)
 
 
+def quantile(p):
+    """The z >= 0 beyond which a normal number lies on either side with probability p: erfc(z / √2) = p, by Newton's method."""
+    z = Decimal(-NormalDist().inv_cdf(float(p) / 2)) if p < 1 else Decimal(0)
+    for _ in range(4 if p < 1 else 0):
+        z += (ONE - erf(z / TWO.sqrt()) - p) / ((TWO / PI).sqrt() * (-z * z / 2).exp())
+    return z
+
+
 def start():
     print("/* Tables of ir/tables.h, written by ir/make_tables.py; do not edit. Before: nothing. After: constants. */")
     print("/* clang-format off */")
@@ -148,6 +157,8 @@ def curves():
     table("table_hard_swish_grad", "hardswish'(i / 256), 15 fraction bits", intervals(hard_swish_grad, 4))
     table("table_softplus_tail", "ln(1 + e^(-i / 64)), 15 fraction bits", intervals(lambda x: (ONE + (-x).exp()).ln(), 16))
     table("table_exp_below", "e^(-i / 64), 15 fraction bits", intervals(lambda x: (-x).exp(), 16))
+    octaves = [fixed(quantile(TWO**-(k + 1) * (ONE + Decimal(i) / 32)), 12) for k in range(31) for i in range(33)]
+    table("table_quantile", "erfc(z / √2) = 2^-(k + 1) (1 + i / 32): z at 33 k + i, 12 fraction bits", octaves)
     table("table_sine", "sin(2π i / 1024), 15 fraction bits", intervals(lambda x: sine(2 * PI * x), 1))
 
 

@@ -27,6 +27,9 @@ extern const int32_t table_hard_grad[TABLE_INTERVALS + 1];
 extern const int32_t table_hard_swish_grad[TABLE_INTERVALS + 1];
 extern const int32_t table_softplus_tail[TABLE_INTERVALS + 1];
 extern const int32_t table_exp_below[TABLE_INTERVALS + 1];
+/* The z beyond which a normal number lies on either side with probability 2^-(k + 1) (1 + i / 32), at 33 k + i; 12 fraction bits. */
+enum { QUANTILE_FRACTION = 12, QUANTILE_INTERVALS = 32, QUANTILE_OCTAVES = 31 };
+extern const int32_t table_quantile[QUANTILE_OCTAVES * (QUANTILE_INTERVALS + 1)];
 /* sin of a turn, 15 fraction bits. */
 extern const int32_t table_sine[TABLE_INTERVALS + 1];
 /* 2^(k / 256) and log2(1 + k / 256), 16 fraction bits. */

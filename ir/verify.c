@@ -292,7 +292,7 @@ static bool check_node(Verifier *verifier, const Node *node) {
 /* --- graph --- */
 
 static int64_t stream_of(const Node *node) {
-    if (node->op == OP_random_mask || (node->op == OP_rescale && strcmp(attr_text(node, "round", ""), "stochastic") == 0))
+    if (op_info(node->op)->kind == KIND_RANDOM || (node->op == OP_rescale && strcmp(attr_text(node, "round", ""), "stochastic") == 0))
         return attr_int(node, "stream", -1);
     return -1;
 }

@@ -2,6 +2,7 @@
  * Before: the inputs of the node have types and bounds. After node_infer_width the outputs have theirs. */
 #include "ir/infer.h"
 #include "ir/ir.h"
+#include "ir/tables.h"
 #include "runtime/fixed.h"
 
 #include <string.h>
@@ -160,6 +161,11 @@ int64_t bound_q15(const Node *node) {
     return 32768;
 }
 
+int64_t bound_quantile(const Node *node) {
+    (void)node;
+    return table_quantile[(QUANTILE_OCTAVES - 1) * (QUANTILE_INTERVALS + 1)];
+}
+
 int64_t bound_q15_of_0(const Node *node) {
     return product(node->in[0]->bound, 32768);
 }
@@ -305,6 +311,8 @@ int node_exponent_constant(const Node *node) {
     case OP_exp:
     case OP_inv_sqrt:
         return -30;
+    case OP_random_normal:
+        return -QUANTILE_FRACTION;
     case OP_share:
         return -(int)attr_int(node, "fraction", 0);
     case OP_variance:

@@ -54,6 +54,7 @@ static bool run_batches(const Session *session, const Feeds *feeds, int64_t batc
             feeds->chosen[i] = (b * feeds->batch + i) % feeds->rows;
         if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, session->arena, error))
             return false;
+        intc_rt_set_random(session, 0, b);
         module->calibrate(session->arena, session->pool);
         int64_t group = b / each < groups ? b / each : groups - 1;
         for (uint32_t i = 0; i < slot_count(module); i++)

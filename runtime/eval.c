@@ -42,6 +42,7 @@ bool intc_rt_eval(const Session *session, const Feeds *feeds, Score *score, Erro
             feeds->chosen[i] = i < rows ? first + i : -1;
         if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, error))
             return false;
+        intc_rt_set_random(session, 0, first / feeds->batch);
         module->infer(session->arena, session->pool);
         add_batch(session, feeds, loss, metric, rows, score);
     }

@@ -74,6 +74,7 @@ static bool predict_rows(const Session *session, const Feeds *feeds, Writer *wri
             feeds->chosen[i] = i < rows ? first + i : -1;
         if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, error))
             return false;
+        intc_rt_set_random(session, 0, first / feeds->batch);
         session->module->infer(session->arena, session->pool);
         for (int i = 0; i < count; i++)
             write_rows(session->arena, writers + i, rows);

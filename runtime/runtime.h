@@ -303,6 +303,9 @@ bool intc_rt_session_open(Session *session, const struct intc_module *module, in
 void intc_rt_session_close(Session *session);
 /* Over all parameters in the module's order: mantissas (little-endian, row-major), then the i32 exponent. */
 void intc_rt_parameters_hash(const Session *session, unsigned char digest[32]);
+/* What random numbers of the next step, or batch of inference, are made from: inference takes seed 0 and the number of the batch, so that a
+ * trained model answers alike wherever it is asked. */
+void intc_rt_set_random(const Session *session, int64_t seed, int64_t step);
 /* Names, types and places of all tensors, sizes and options: what a checkpoint must agree with. */
 void intc_rt_module_hash(const struct intc_module *module, unsigned char digest[32]);
 /* Nanoseconds of the monotonic clock. */

@@ -62,6 +62,13 @@ void intc_rt_parameters_hash(const Session *session, unsigned char digest[32]) {
     intc_rt_sha256_end(&hash, digest);
 }
 
+void intc_rt_set_random(const Session *session, int64_t seed, int64_t step) {
+    if (session->module->random_offset < 0)
+        return;
+    intc_rt_store(session->arena + session->module->random_offset, INTC_I64, seed);
+    intc_rt_store(session->arena + session->module->random_offset + 8, INTC_I64, step);
+}
+
 void intc_rt_module_hash(const struct intc_module *module, unsigned char digest[32]) {
     Sha256 hash;
     intc_rt_sha256_start(&hash);

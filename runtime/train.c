@@ -166,13 +166,6 @@ static void choose_rows(Run *run) {
         run->train.chosen[i] = run->order[first + i];
 }
 
-static void set_random(const struct intc_module *module, unsigned char *arena, int64_t seed, int64_t step) {
-    if (module->random_offset < 0)
-        return;
-    intc_rt_store(arena + module->random_offset, INTC_I64, seed);
-    intc_rt_store(arena + module->random_offset + 8, INTC_I64, step);
-}
-
 static void report_step(Run *run, Fixed rate) {
     const struct intc_module *module = run->session->module;
     const unsigned char *arena = run->session->arena;
@@ -222,7 +215,7 @@ static bool train_step(Run *run, Error *error) {
     Hyper hyper = intc_rt_hyper(rate, o->momentum, o->weight_decay, o->nesterov);
     if (!intc_rt_hyper_write(module, arena, &hyper, error))
         return false;
-    set_random(module, arena, o->seed, run->step);
+    intc_rt_set_random(run->session, o->seed, run->step);
     module->step(arena, run->session->pool);
     report_step(run, rate);
     run->step++;

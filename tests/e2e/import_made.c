@@ -127,6 +127,16 @@ static void add_int(Made *made, Onnx__NodeProto *node, const char *name, int64_t
     node->attribute[node->n_attribute++] = attr;
 }
 
+static void add_float(Made *made, Onnx__NodeProto *node, const char *name, float value) {
+    Onnx__AttributeProto *attr = arena_alloc(made->arena, 1, sizeof *attr);
+    onnx__attribute_proto__init(attr);
+    attr->name = arena_strdup(made->arena, name);
+    attr->has_type = attr->has_f = 1;
+    attr->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT;
+    attr->f = value;
+    node->attribute[node->n_attribute++] = attr;
+}
+
 static Onnx__TensorProto *tensor_new(Made *made, const char *name, int type, int rank, const int64_t *dims) {
     Onnx__TensorProto *tensor = arena_alloc(made->arena, 1, sizeof *tensor);
     onnx__tensor_proto__init(tensor);
@@ -666,6 +676,35 @@ static void test_scalars(void) {
     finish(made, &result);
 }
 
+/* RandomNormalLike is z·scale + mean with a stream of its own; without a loss to train it is refused. */
+static void test_random_normal(void) {
+    for (int loss = 1; loss >= 0; loss--) {
+        Made *made = linear(20, "2", "y");
+        for (int k = 0; k < 2; k++) {
+            Onnx__NodeProto *node = add_node(made, "RandomNormalLike", "y", k == 0 ? "n" : "m");
+            add_float(made, node, "mean", 0.5f);
+            add_float(made, node, "scale", 0.25f);
+            add_float(made, node, "seed", 3);
+        }
+        add_node(made, "Add", "y,n", "s");
+        add_node(made, "Add", "s,m", "z");
+        add_output(made, "z");
+        Result result = import_made(made, 0, loss ? "auto" : NULL);
+        int64_t stream[2] = {-1, -1};
+        int drawn = 0, scaled = 0;
+        for (int i = 0; loss && result.ok && i < result.train->node_count; i++) {
+            const Node *node = result.train->nodes[i];
+            if (node->op == OP_random_normal && drawn < 2)
+                stream[drawn++] = attr_int(node, "stream", -1);
+            scaled += node->op == OP_mul_const && node->in[0]->def != NULL && node->in[0]->def->op == OP_random_normal &&
+                      attr_real(node, "value", 0) == 0.25;
+        }
+        expect(loss ? drawn == 2 && scaled == 2 && stream[0] != stream[1] : says(&result, "RandomNormalLike 'node_n': draws random"),
+               loss ? "two tensors of normal numbers, scaled" : "without a loss nothing is drawn", &result);
+        finish(made, &result);
+    }
+}
+
 int main(void) {
     test_dimensions();
     test_everything_at_once();
@@ -686,6 +725,7 @@ int main(void) {
     test_diagonal();
     test_patterns();
     test_scalars();
+    test_random_normal();
     printf("import_made: %d failed\n", failures);
     return failures == 0 ? 0 : 1;
 }

@@ -86,6 +86,7 @@ static const Case cases[] = {
     {OP_weighted_sum, 1.5,
      X16 Y16 "  %c : i32[] <=2147483647 e? = hyper\n  %d : i32[] <=2147483647 e? = hyper\n  %r = weighted_sum %x, %c, %y, %d\n"},
     {OP_random_mask, 0, "  %r = random_mask {shape=[4, 6], ratio=0.25, stream=1}\n"},
+    {OP_random_normal, 0, "  %r = random_normal {shape=[4, 6], stream=1}\n"},
     {OP_share, 0.5, X32 "  %r = share %x {count=7, fraction=8}\n"},
     {OP_variance, 0.5,
      "  %s : i32[4] <=1000 e? = input\n  %q : i32[4] <=100000000 e? = input\n  %r = variance %s, %q {count=3, centered=0}\n"},
