@@ -95,7 +95,7 @@ LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name) {
     cg->entry_pool = LLVMGetParam(cg->entry, 1);
     function_start(cg, cg->entry);
     for (int i = 0; i < graph->node_count; i++)
-        if (graph->nodes[i]->fused_into == NULL)
+        if (graph->nodes[i]->fused_into == NULL && graph->nodes[i]->beside == NULL)
             emit_node(cg, graph->nodes[i]);
     emit_updates(cg, graph);
     emit_output_exponents(cg, graph);

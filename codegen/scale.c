@@ -9,11 +9,16 @@
 
 #include <string.h>
 
+enum { MAX_MASKS = 4 };
+
 typedef struct {
     const Node *node;
     Space space;
     Group group;
-    int target, logical; /* streams */
+    int target, logical;         /* streams */
+    const Node *mask[MAX_MASKS]; /* stored by the same kernel, */
+    int mask_stream[MAX_MASKS];  /* to these places */
+    int masks;
     bool stochastic;
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
@@ -21,6 +26,16 @@ typedef struct {
     int64_t maximum;     /* scratch places: the largest magnitude, i64, */
     int64_t shift;       /* and the shift to round by, i32 */
 } Rescale;
+
+static void add_mask(Rescale *r, const Node *mask) {
+    if (r->masks == MAX_MASKS)
+        internal_error("codegen: more than %d masks beside a rescale", MAX_MASKS);
+    const Value *out = mask->out[0];
+    int64_t stride[MAX_RANK];
+    value_strides(out, stride);
+    r->mask_stream[r->masks] = space_stream(&r->space, out->order, stride, 0);
+    r->mask[r->masks++] = mask;
+}
 
 static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     const Value *out = node->out[0], *in = node->in[0];
@@ -31,6 +46,9 @@ static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     int64_t stride[MAX_RANK];
     value_strides(out, stride);
     r->target = space_stream(&r->space, out->order, stride, 0);
+    for (int i = 0; i < cg->graph->node_count; i++)
+        if (cg->graph->nodes[i]->beside == node)
+            add_mask(r, cg->graph->nodes[i]);
     r->logical = r->stochastic ? group_logical(&r->group, out->shape) : -1;
     group_collect(cg, &r->group, view_same(in));
     group_close(&r->group);
@@ -156,6 +174,11 @@ static void emit_nest(Codegen *cg, const Pass *pass) {
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
     if (pass->track)
         track_maximum(cg, r, pass->most, x);
+    for (int i = 0; pass->store && i < r->masks; i++) {
+        LLVMValueRef operand = group_eval(cg, &r->group, &nest, view_same(r->mask[i]->in[0]));
+        LLVMValueRef bit = element_emitter(r->mask[i]->op)(cg, r->mask[i], &operand);
+        store_element(cg, r->mask[i]->out[0], nest_index(cg, &nest, r->mask_stream[i]), bit);
+    }
     if (pass->store)
         store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), rounded(cg, pass, &nest, x));
     nest_end(cg, &nest);

@@ -280,10 +280,11 @@ static void origin(Parser *parser, Node *node) {
     node->origin.gradient = scan_accept_word(&parser->scan, "gradient");
 }
 
-/* Nodes may be fused into a later one: the name is kept until the graph is complete. */
+/* Nodes may be fused into a later one, or computed beside it: the name is kept until the graph is complete. */
 typedef struct Pending {
     Node *node;
-    const char *into;
+    const char *root;
+    bool beside;
     int line;
     struct Pending *next;
 } Pending;
@@ -299,9 +300,11 @@ static void node_tail(Parser *parser, Node *node, Pending **pending) {
             scan_fail(&parser->scan, "an output of a node before this place");
         node->forward = value != NULL ? value->def : NULL;
     }
-    if (scan_accept_word(&parser->scan, "into") && scan_expect(&parser->scan, "%")) {
+    bool into = scan_accept_word(&parser->scan, "into"), beside = !into && scan_accept_word(&parser->scan, "beside");
+    if ((into || beside) && scan_expect(&parser->scan, "%")) {
         Pending *entry = arena_alloc(parser->scan.arena, 1, sizeof *entry);
-        *entry = (Pending){.node = node, .into = scan_word(&parser->scan, "a name"), .line = parser->scan.line, .next = *pending};
+        *entry = (Pending){
+            .node = node, .root = scan_word(&parser->scan, "a name"), .beside = beside, .line = parser->scan.line, .next = *pending};
         *pending = entry;
     }
     origin(parser, node);
@@ -491,10 +494,11 @@ static void output_statement(Parser *parser) {
 static void resolve(Parser *parser, const Pending *pending) {
     for (; pending != NULL && !parser->scan.failed; pending = pending->next) {
         parser->scan.line = pending->line;
-        const Value *value = find(parser, pending->into);
+        const Value *value = find(parser, pending->root);
         if (value != NULL && value->def == NULL)
-            scan_fail(&parser->scan, "an output of a node behind 'into'");
-        pending->node->fused_into = value != NULL ? value->def : NULL;
+            scan_fail(&parser->scan, pending->beside ? "an output of a node behind 'beside'" : "an output of a node behind 'into'");
+        Node *root = value != NULL ? value->def : NULL;
+        *(pending->beside ? &pending->node->beside : &pending->node->fused_into) = root;
     }
 }
 

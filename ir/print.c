@@ -220,6 +220,10 @@ static void print_node(const Printer *printer, const Node *node) {
         fputs(" into ", out);
         print_name(printer, node->fused_into->out[0]);
     }
+    if (present(printer, node->beside)) {
+        fputs(" beside ", out);
+        print_name(printer, node->beside->out[0]);
+    }
     print_origin(out, &node->origin);
     fputc('\n', out);
 }

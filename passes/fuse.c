@@ -5,8 +5,9 @@
  * rescale of the same shape and phase, or a reduce_sum over it. (Across phases the wide operands of a mask would live on until the backward
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
- * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A cheap node
- * that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
+ * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A mask of
+ * what the group of a rescale computes is stored by that kernel (`beside`). Elsewhere a cheap node that a mask reads besides one other
+ * reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
 enum { GROUP_MOST = 16, COPY_MOST = 4 };
@@ -42,6 +43,13 @@ static void count_uses(Fuse *f) {
         f->uses[graph->updates[i].next->id]++;
 }
 
+static bool is_next(const Graph *graph, const Value *value) {
+    for (int i = 0; i < graph->update_count; i++)
+        if (graph->updates[i].next == value)
+            return true;
+    return false;
+}
+
 /* Whether the reader can evaluate `value` at each index of its own walk. */
 static bool same_space(const Node *reader, const Value *value) {
     OpKind kind = op_info(reader->op)->kind;
@@ -75,13 +83,15 @@ static Value *copy_chain(Fuse *f, Value *value, int at, int *room) {
     return copy;
 }
 
-/* The one reader of x besides the mask, if it can evaluate x itself; else x is stored for it anyway. */
-static bool other_reader_fuses(const Graph *graph, const Value *x, const Node *mask) {
+/* The reader of x besides the mask that can evaluate x itself; NULL: x is stored for it anyway. */
+static Node *other_reader(const Graph *graph, const Value *x, const Node *mask) {
     for (int i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < graph->nodes[i]->in_count; k++)
-            if (graph->nodes[i]->in[k] == x && graph->nodes[i] != mask)
-                return same_space(graph->nodes[i], x) && graph->nodes[i]->phase == x->def->phase;
-    return false;
+        for (int k = 0; k < graph->nodes[i]->in_count; k++) {
+            Node *reader = graph->nodes[i];
+            if (reader->in[k] == x && reader != mask)
+                return same_space(reader, x) && reader->phase == x->def->phase ? reader : NULL;
+        }
+    return NULL;
 }
 
 /* x with two readers, a mask and another: the mask gets a copy of its own. */
@@ -92,7 +102,7 @@ static void split_masks(Fuse *f) {
         if (!is_mask(mask) || mask->in[0]->id >= f->values)
             continue;
         Value *x = mask->in[0];
-        if (x->def == NULL || !is_pointwise(x->def) || f->uses[x->id] != 2 || !same_space(mask, x) || !other_reader_fuses(graph, x, mask))
+        if (x->def == NULL || !is_pointwise(x->def) || f->uses[x->id] != 2 || !same_space(mask, x) || other_reader(graph, x, mask) == NULL)
             continue;
         int room = COPY_MOST, before = graph->node_count;
         mask->in[0] = copy_chain(f, x, i, &room);
@@ -100,18 +110,82 @@ static void split_masks(Fuse *f) {
     }
 }
 
-static bool is_next(const Graph *graph, const Value *value) {
-    for (int i = 0; i < graph->update_count; i++)
-        if (graph->updates[i].next == value)
-            return true;
-    return false;
-}
-
 /* Whether a node's value can be a convolution that its root rounds image by image: one a root, and not into the place of a state. */
 static bool rounds_images(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
     const Value *out = root->out[0];
     return (node->op == OP_conv || node->op == OP_conv_dgrad) && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 &&
            shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out);
+}
+
+/* Position of the first reader of a value. */
+static int first_read(const Graph *graph, const Value *value) {
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            if (graph->nodes[i]->in[k] == value)
+                return i;
+    return graph->node_count;
+}
+
+static int position(const Graph *graph, const Node *node) {
+    int i = 0;
+    while (graph->nodes[i] != node)
+        i++;
+    return i;
+}
+
+/* The rescale whose group a node belongs to if every link has one reader; NULL: none. */
+static Node *rounding_of(const Fuse *f, Node *node) {
+    while (is_pointwise(node) && f->uses[node->out[0]->id] == 1 && f->reader[node->out[0]->id] != NULL) {
+        Node *reader = f->reader[node->out[0]->id];
+        if (!same_space(reader, node->out[0]) || reader->phase != node->phase)
+            return NULL;
+        node = reader;
+    }
+    return node->op == OP_rescale ? node : NULL;
+}
+
+/* The mask is no reader of its own. */
+static void hide(Fuse *f, const Node *mask) {
+    f->uses[mask->in[0]->id] = 1;
+    f->reader[mask->in[0]->id] = other_reader(f->graph, mask->in[0], mask);
+}
+
+static void hide_masks(Fuse *f) {
+    for (int i = 0; i < f->graph->node_count; i++)
+        if (f->graph->nodes[i]->beside != NULL)
+            hide(f, f->graph->nodes[i]);
+}
+
+/* Masks of values that the kernel of a rescale computes anyway. */
+static void attach_masks(Fuse *f) {
+    Graph *graph = f->graph;
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *mask = graph->nodes[i];
+        mask->beside = NULL;
+        const Value *x = is_mask(mask) ? mask->in[0] : NULL;
+        if (x == NULL || x->def == NULL || !is_pointwise(x->def) || f->uses[x->id] != 2 || !same_space(mask, x))
+            continue;
+        Node *reader = other_reader(graph, x, mask), *root = reader != NULL ? rounding_of(f, reader) : NULL;
+        if (root == NULL || root->phase != mask->phase || is_next(graph, root->out[0]) || !same_space(root, mask->out[0]) ||
+            first_read(graph, mask->out[0]) <= position(graph, root))
+            continue;
+        mask->beside = root;
+        hide(f, mask);
+    }
+}
+
+/* A group that became too large does not compute the value of its mask: whether there was one. */
+static bool detach_masks(Fuse *f) {
+    bool any = false;
+    for (int i = 0; i < f->graph->node_count; i++) {
+        Node *mask = f->graph->nodes[i];
+        if (mask->beside == NULL || mask->in[0]->def->fused_into == mask->beside)
+            continue;
+        mask->beside = NULL;
+        f->uses[mask->in[0]->id] = 2;
+        any = true;
+    }
+    return any;
 }
 
 static void group(Fuse *f) {
@@ -123,7 +197,7 @@ static void group(Fuse *f) {
         node->fused_into = NULL;
         size[node->id] = 1;
         const Value *out = node->out[0];
-        if (f->uses[out->id] != 1 || f->reader[out->id] == NULL)
+        if (node->beside != NULL || f->uses[out->id] != 1 || f->reader[out->id] == NULL)
             continue;
         Node *reader = f->reader[out->id];
         Node *root = reader->fused_into != NULL ? reader->fused_into : reader;
@@ -140,8 +214,13 @@ bool pass_fuse(Graph *graph, Diag *diag) {
     (void)diag;
     Fuse f = {.graph = graph};
     count_uses(&f);
+    attach_masks(&f);
+    do
+        group(&f);
+    while (detach_masks(&f));
     split_masks(&f);
     count_uses(&f);
+    hide_masks(&f);
     group(&f);
     return true;
 }

@@ -78,6 +78,11 @@ static void mark_used(Life *life) {
         life->used[graph->updates[i].next->id] = life->used[graph->updates[i].state->id] = true;
 }
 
+/* The node whose kernel computes a node. */
+static const Node *kernel_of(const Node *node) {
+    return node->fused_into != NULL ? node->fused_into : node->beside != NULL ? node->beside : node;
+}
+
 static void extend(Life *life, const Value *value, int position) {
     int *last = &life->last[life->root[value->id]->id];
     *last = position > *last ? position : *last;
@@ -105,7 +110,7 @@ static void find_lives(Life *life, Graph *graph) {
             life->root[graph->nodes[i]->out[0]->id] = life->root[graph->nodes[i]->in[0]->id];
     for (int i = 0; i < graph->node_count; i++) {
         const Node *node = graph->nodes[i];
-        int at = life->position[node->fused_into != NULL ? node->fused_into->id : node->id];
+        int at = life->position[kernel_of(node)->id];
         for (int k = 0; k < node->in_count; k++)
             extend(life, node->in[k], at);
         for (int k = 0; k < node->out_count; k++)
@@ -273,7 +278,8 @@ static void collect_blocks(Life *life) {
             if (life->root[value->id] != value)
                 continue;
             int64_t size = (value_bytes(value) + INTC_ARENA_ALIGN - 1) / INTC_ARENA_ALIGN * INTC_ARENA_ALIGN;
-            life->blocks[life->block_count++] = (Block){.value = value, .size = size, .first = i, .last = life->last[value->id]};
+            life->blocks[life->block_count++] =
+                (Block){.value = value, .size = size, .first = life->position[kernel_of(node)->id], .last = life->last[value->id]};
         }
     }
 }

@@ -311,6 +311,13 @@ static void add_large(void) {
     build(bench.graph, OP_softmax, NULL, INPUTS(x), ATTRS(ATTR_I("axis", 1)));
     Value *wide = build(bench.graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
     rescale(wide, 7, true);
+    /* Masks of what a rescale computes, which its kernel stores. */
+    Value *before = build(bench.graph, OP_sub, NULL, INPUTS(x, input("b", shape_of(3, (int64_t[]){12, 1, 1}), T_I16, 32767)), NO_ATTRS);
+    build(bench.graph, OP_positive, NULL, INPUTS(before), NO_ATTRS);
+    rescale(build(bench.graph, OP_relu, NULL, INPUTS(before), NO_ATTRS), 8, false);
+    before = build(bench.graph, OP_add, NULL, INPUTS(x, input("c", shape, T_I8, 127)), NO_ATTRS);
+    build(bench.graph, OP_inside, NULL, INPUTS(before), ATTRS(ATTR_R("min", 0), ATTR_R("max", 6)));
+    rescale(build(bench.graph, OP_clip, NULL, INPUTS(before), ATTRS(ATTR_R("min", 0), ATTR_R("max", 6))), 8, true);
     static const char *const functions[] = {"tanh", "gelu", "mish", "sin"};
     for (int i = 0; i < 4; i++) {
         Op op = i == 1 || i == 2 ? OP_gated : OP_curve;

@@ -80,7 +80,7 @@ static void run_kernel(Machine *m, const Node *root) {
         check_places(m->name, root);
     for (int i = 0; i < m->graph->node_count; i++) {
         const Node *node = m->graph->nodes[i];
-        if (node != root && node->fused_into != root)
+        if (node != root && node->fused_into != root && node->beside != root)
             continue;
         for (int k = 0; k < node->in_count; k++)
             CHECK(inside_group(root, node->in[k]) || intact(m, node->in[k]), "%s: %s finds other bytes at its operand %s", m->name,
@@ -99,6 +99,9 @@ static void run_kernel(Machine *m, const Node *root) {
         m->same[root->out[0]->id] = m->same[root->in[0]->id];
     for (int k = 0; k < root->out_count && moves; k++)
         store(m, root->out[k]);
+    for (int i = 0; i < m->graph->node_count; i++)
+        if (m->graph->nodes[i]->beside == root)
+            store(m, m->graph->nodes[i]->out[0]);
 }
 
 /* All places at once: exponents overlap nothing. */
@@ -148,7 +151,7 @@ static void check_plan(const char *name, Graph *graph) {
         total += value->kind == VALUE_NODE && value->offset >= 0 ? bytes_of(value) : 0;
     }
     for (int i = 0; i < graph->node_count; i++)
-        if (graph->nodes[i]->fused_into == NULL)
+        if (graph->nodes[i]->fused_into == NULL && graph->nodes[i]->beside == NULL)
             run_kernel(&m, graph->nodes[i]);
     for (int i = 0; i < graph->output_count; i++)
         CHECK(intact(&m, graph->outputs[i].value), "%s: output %s is overwritten", name, graph->outputs[i].name);

@@ -188,7 +188,14 @@ static Graph *net_negated(Arena *arena, Op op) {
     return graph;
 }
 
-/* Contraction, bias, activation and rounding are two kernels and a third for the mask; nothing is fused across phases. */
+static int masks_beside(const Graph *graph, const Value *value, const Node *root) {
+    int count = 0;
+    for (int i = 0; i < graph->node_count; i++)
+        count += graph->nodes[i]->beside == root && graph->nodes[i]->in[0] == value;
+    return count;
+}
+
+/* Bias, activation and rounding are one kernel, which also stores the mask; nothing is fused across phases. */
 static void check_fuse(Graph *graph) {
     net_train_passes(graph, 8, diag);
     for (int i = 0; i < graph->node_count; i++) {
@@ -197,7 +204,9 @@ static void check_fuse(Graph *graph) {
         if ((node->op == OP_bias || node->op == OP_relu || node->op == OP_weighted_sum) && node->phase != PHASE_BACKWARD)
             CHECK(root != NULL, "%s is stored", op_info(node->op)->name);
         CHECK(root == NULL || (root->fused_into == NULL && root->phase == node->phase), "a group within a group");
-        CHECK(root == NULL || value_uses(graph, node->out[0]) == 1, "a fused value with two readers");
+        CHECK(root == NULL || value_uses(graph, node->out[0]) - masks_beside(graph, node->out[0], root) == 1,
+              "a fused value with two readers");
+        CHECK(node->beside == NULL || node->in[0]->def->fused_into == node->beside, "a mask beside a kernel that does not compute it");
     }
 }
 
