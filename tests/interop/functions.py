@@ -3,7 +3,7 @@
 
 Two linear layers with the function between them, exported by PyTorch as it spells the function; one step of plain SGD on Fashion-MNIST at 8 by 8
 pixels. Outputs of the untrained model are compared with the same net on operands of 8 bits, where the function is rounded once (one made of several
-operators is rounded more often); gradients, (before - after) / rate averaged over a few seeds of the stochastic rounding, with float32's. The int8 export, where there is one, equals `predict` bit for bit in ONNX Runtime; where there is none the refusal names the node."""
+operators is rounded more often); gradients, (before - after) / rate averaged over a few seeds of the stochastic rounding, with float32's. The int8 export equals `predict` bit for bit in ONNX Runtime."""
 import argparse
 import contextlib
 import io
@@ -132,7 +132,7 @@ def check(name, exporter, folder, bounds):
         bounds.hold(cosine >= COSINE, f"{name} {key}: cosine {cosine:.5f}, bound {COSINE}")
         bounds.hold(abs(ratio - 1) <= LENGTH, f"{name} {key}: length ratio {ratio:.4f}, bound 1 ± {LENGTH}")
     exported = int8_of(trainer, folder, x)
-    bounds.hold(exported == "equal" or exported.startswith("refused"), f"{name}: int8 export {exported}")
+    bounds.hold(exported == "equal", f"{name}: int8 export {exported}")
     print(f"{name:13s} outputs {error:.4f}  gradients: least cosine {least:.5f}, farthest length {worst:.4f}  int8 {exported}", flush=True)
 
 
