@@ -104,7 +104,7 @@ static bool link_foreign(const TargetOptions *target, const char *object, const 
     }
     snprintf(cc, sizeof cc, "%s%s", target->cc != NULL ? target->cc : target->triple, target->cc != NULL ? "" : "-gcc");
     snprintf(include, sizeof include, "-I%s", folder);
-    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_GZIP", include, "-pthread", "-o", path, object};
+    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_GZIP", include, "-no-pie", "-pthread", "-o", path, object};
     enum { FIRST = sizeof first / sizeof *first };
     const char **arguments = calloc(FIRST + sources.gl_pathc + 2, sizeof *arguments);
     if (arguments == NULL)
@@ -130,6 +130,8 @@ bool link_executable(const TargetOptions *target, const char *object, const char
         return false;
     }
     const char *cc = target->cc != NULL ? target->cc : "cc";
-    const char *arguments[] = {cc, "-o", path, object, runtime, "-l:libz.a", "-pthread", SANITIZERS NULL};
+    /* At a fixed address: the tables of a trainer hold tens of thousands of addresses, each of which would be a relocation at every start.
+     */
+    const char *arguments[] = {cc, "-no-pie", "-o", path, object, runtime, "-l:libz.a", "-pthread", SANITIZERS NULL};
     return run(cc, (char *const *)arguments, diag);
 }
