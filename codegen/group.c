@@ -16,7 +16,7 @@ static bool is_near(const Value *value) {
 View view_same(const Value *value) {
     View view = {.value = value};
     for (int d = 0; d < value->shape.rank; d++)
-        view.dims[d] = d;
+        view.dims[d] = value->shape.dim[d] == 1 ? -1 : d; /* as view_operand has them */
     return view;
 }
 

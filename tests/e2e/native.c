@@ -318,6 +318,11 @@ static void add_large(void) {
     before = build(bench.graph, OP_add, NULL, INPUTS(x, input("c", shape, T_I8, 127)), NO_ATTRS);
     build(bench.graph, OP_inside, NULL, INPUTS(before), ATTRS(ATTR_R("min", 0), ATTR_R("max", 6)));
     rescale(build(bench.graph, OP_clip, NULL, INPUTS(before), ATTRS(ATTR_R("min", 0), ATTR_R("max", 6))), 8, true);
+    Value *thin = input("x", shape_of(4, (int64_t[]){40, 12, 1, 10}), T_I8, 127);
+    before =
+        build(bench.graph, OP_bias, NULL, INPUTS(thin, input("b", shape_of(1, (int64_t[]){12}), T_I16, 32767)), ATTRS(ATTR_I("axis", 1)));
+    build(bench.graph, OP_positive, NULL, INPUTS(before), NO_ATTRS);
+    rescale(build(bench.graph, OP_relu, NULL, INPUTS(before), NO_ATTRS), 8, false);
     static const char *const functions[] = {"tanh", "gelu", "mish", "sin"};
     for (int i = 0; i < 4; i++) {
         Op op = i == 1 || i == 2 ? OP_gated : OP_curve;
