@@ -31,8 +31,8 @@ bool pass_calibrate(Graph *graph, Graph **fixed, Value ***slots, int *slot_count
 bool pass_fold(Graph *graph, Diag *diag);
 /* Drops nodes that no output and no update needs. */
 bool pass_dce(Graph *graph, Diag *diag);
-/* Memory orders: channels-last around convolutions and pools, and such that moves near them move no byte. STAGE_SCALED; any stage in float32,
- * as fuse. */
+/* Memory orders: channels-last around convolutions and pools, and such that moves near them move no byte. STAGE_SCALED; any stage in
+ * float32, as fuse. */
 bool pass_layout(Graph *graph, Diag *diag);
 /* Marks pointwise nodes that are evaluated inside their single consumer's kernel; copies cheap ones for the mask that also reads them.
  * STAGE_SCALED, the last pass before the plan. */
