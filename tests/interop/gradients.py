@@ -52,9 +52,9 @@ def mapped(x, bits):
     return Round.apply(x, step), step
 
 
-def rounded_forward(net, x):
+def rounded_forward(net, x, output_bits=8):
     """The net's output as the integer forward pass computes it: masters of 16 bits, operands of 8, biases brought to the accumulator's step, an
-    activation before its rounding. In float64, where such sums are exact."""
+    activation before its rounding. The output goes into the loss with 8 bits, and is a prediction with 16. In float64, where such sums are exact."""
     x, step = mapped(x.double(), 8)
     layers = list(net)
     for layer, following in zip(layers, layers[1:] + [None]):
@@ -65,7 +65,7 @@ def rounded_forward(net, x):
         else:
             x = layer(x)
         if not isinstance(layer, (nn.MaxPool2d, nn.Flatten)) and not isinstance(following, nn.ReLU):
-            x, step = mapped(x, 8)
+            x, step = mapped(x, output_bits if following is None else 8)
     return x
 
 
@@ -106,7 +106,7 @@ def check(name, folder, bounds):
     x, y = common.standardise(images), labels[:common.BATCH]
     changed = step_changes(name, net, x, y, folder)
     common.run(f"{folder}/{name}", "predict", "--data", f"{folder}/x.npy", "--output", f"{folder}/p.npy")
-    differing = int((np.load(f"{folder}/p.npy") != rounded_forward(net, torch.from_numpy(x)).detach().numpy()).sum())
+    differing = int((np.load(f"{folder}/p.npy") != rounded_forward(net, torch.from_numpy(x), 16).detach().numpy()).sum())
     bounds.hold(differing == 0, f"{name}: {differing} outputs differ from PyTorch's with rounded operands")
     gradients = []
     for forward in (rounded_forward, lambda n, data: n(data)):
