@@ -81,10 +81,8 @@ int group_logical(Group *group, Shape shape) {
 void group_collect(Codegen *cg, Group *group, View view) {
     if (!value_is_fused(view.value) || needs_logical_index(view.value) || is_near(view.value)) {
         add_leaf(group, view);
-        if (is_near(view.value)) {
+        if (is_near(view.value))
             group->near = view.value->def;
-            group->images = view.value->shape.dim[0];
-        }
         return;
     }
     const Node *node = view.value->def;
@@ -141,13 +139,17 @@ static bool can_widen(const Group *group) {
     return true;
 }
 
+int64_t group_images(const Group *group) {
+    return group->near != NULL ? group->near->out[0]->shape.dim[0] : 1;
+}
+
 void group_close(Group *group) {
     Space *space = group->space;
     space_collapse(space);
     int last = space->rank - 1;
     if (last < 1 || space->extent[last] >= WIDE_ENOUGH || !can_widen(group))
         return;
-    int64_t parts = last == 1 && group->images > 0 ? group->images : 1;
+    int64_t parts = last == 1 ? group_images(group) : 1;
     int64_t length = space->extent[last], repeat = rows_together(space->extent[last - 1] / parts, length);
     if (repeat == 1)
         return;

@@ -220,7 +220,7 @@ static void pass_walk(Codegen *cg, const Pass *pass) {
 static void pass_images(Codegen *cg, void *context, LLVMValueRef first, LLVMValueRef after) {
     const Pass *pass = context;
     LLVMValueRef begin = cg->begin, end = cg->end;
-    int64_t tiles = space_tiles(&pass->rescale->space) / pass->rescale->group.images;
+    int64_t tiles = space_tiles(&pass->rescale->space) / group_images(&pass->rescale->group);
     cg->begin = mul_by(cg, first, tiles);
     cg->end = mul_by(cg, after, tiles);
     pass_walk(cg, pass);

@@ -67,8 +67,7 @@ typedef struct {
     LLVMValueRef table[MAX_STREAMS];
     int64_t step[MAX_STREAMS][2]; /* of a tabled stream: from row to row, from element to element */
     int64_t period, repeat;
-    int64_t images;                 /* the outermost loop can be cut into so many equal parts; 0 is as 1 */
-    const Node *near;               /* a fused convolution, a leaf that the kernel has in scratch; NULL: none */
+    const Node *near;               /* a fused convolution, a leaf that the kernel has in scratch image by image; NULL: none */
     const Node *nodes[MAX_STREAMS]; /* fused into the expression, those beyond the first MAX_STREAMS left out */
     int node_count;
 } Group;
@@ -78,6 +77,8 @@ View view_same(const Value *value);
 void group_collect(Codegen *cg, Group *group, View view);
 /* Adds the stream of the logical (row-major) index of `shape`. */
 int group_logical(Group *group, Shape shape);
+/* Into how many equal parts the tiles can be cut: the images of a fused convolution, else 1. After group_collect. */
+int64_t group_images(const Group *group);
 /* Collapses the space and widens its inner loop where that helps. After all streams are added. */
 void group_close(Group *group);
 /* Fills the tables, those of functions too; at the start of every kernel of the group. */

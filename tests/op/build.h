@@ -158,6 +158,15 @@ static inline Value *case_node(Graph *graph, const Case *test, Value **in, int c
     return norm_gradient(graph, in[0], x, stats, scale, test->attrs);
 }
 
+/* Where the element at a logical index lies, in elements. */
+static inline int64_t place_of(const Value *value, const int64_t *index) {
+    int64_t stride[MAX_RANK], at = 0;
+    value_strides(value, stride);
+    for (int d = 0; d < value->shape.rank; d++)
+        at += index[d] * stride[d];
+    return at;
+}
+
 /* A scalar: the sum of x times fixed random numbers, so that no gradient is the same everywhere. */
 static inline Value *weighted_total(Graph *graph, Value *x, uint64_t *state) {
     Value *weights = real_value(graph, VALUE_CONST, "weights", x->shape, 9, false, state);

@@ -10,14 +10,6 @@ static void unravel(Shape shape, int64_t i, int64_t *index) {
         index[d] = i % shape.dim[d];
 }
 
-static int64_t place_of(const Value *value, const int64_t *index) {
-    int64_t stride[MAX_RANK], at = 0;
-    value_strides(value, stride);
-    for (int d = 0; d < value->shape.rank; d++)
-        at += index[d] * stride[d];
-    return at;
-}
-
 /* Whether every element of the result lies where it lies in the operand. */
 static bool nothing_moves(const Node *node) {
     const Value *in = node->in[0], *out = node->out[0];

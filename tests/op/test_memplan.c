@@ -43,14 +43,6 @@ static bool inside_group(const Node *root, const Value *value) {
     return value->def != NULL && value->def->fused_into == root;
 }
 
-static int64_t place_of(const Value *value, const int64_t *index) {
-    int64_t stride[MAX_RANK], at = 0;
-    value_strides(value, stride);
-    for (int d = 0; d < value->shape.rank; d++)
-        at += index[d] * stride[d];
-    return at;
-}
-
 /* Every element of a move that copies nothing lies where its operand's does. */
 static void check_places(const char *name, const Node *node) {
     const Value *in = node->in[0], *out = node->out[0];
