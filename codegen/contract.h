@@ -51,6 +51,8 @@ Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const 
 /* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column], plain multiplications. The columns of a row
  * are adjacent elements, behind the address that other kinds broadcast from. */
 Dot dot_lanes(const Codegen *cg, Type type);
+/* For operands of 16 bits on AVX2. */
+Dot dot_words(void);
 /* Whether the columns of a row are adjacent. */
 bool dot_is_lanes(const Dot *dot);
 /* An element of an operand before staging: i8 or float. */
@@ -73,6 +75,8 @@ LLVMValueRef byte_at_const(Codegen *cg, LLVMValueRef base, int64_t offset);
 LLVMValueRef load_bytes(Codegen *cg, LLVMTypeRef type, LLVMValueRef address, unsigned align);
 void store_bytes(Codegen *cg, LLVMValueRef x, LLVMValueRef address, unsigned align);
 int64_t round_up(int64_t x, int64_t unit);
+/* A vector of so many equal lanes. */
+LLVMValueRef splat(Codegen *cg, LLVMValueRef scalar, unsigned lanes);
 int64_t panel_count(const Dot *dot, int64_t columns);
 
 /* Strides N C D H W of a value of rank 3 to 5 (O I D H W of weights); 0 for dimensions that it lacks. */
@@ -148,6 +152,34 @@ void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources,
                        bool rows);
 /* Fills bytes of staged rows with the staged zero. */
 void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes);
+
+/* --- Winograd: convolutions of 3 x 3 weights and stride 1 --- */
+
+typedef struct Winograd Winograd;
+
+/* H W throughout; the steps are in bytes, those of the result in elements. */
+typedef struct {
+    int64_t terms, columns; /* channels that are summed over, and that come out, adjacent */
+    int64_t out[2], result[2];
+    int bytes;             /* of a staged element */
+    int64_t step[2];       /* of the staged image */
+    int64_t column, term;  /* steps of the weights */
+    int64_t first, tap[2]; /* the weight that meets the first pixel of a window, and the steps to the others */
+} WinogradShape;
+
+/* Whether it can be had where direct products would use `dot`. */
+bool winograd_fits(const Dot *dot, int64_t terms, int64_t columns);
+/* Pixels that are read for so many results. */
+int64_t winograd_staged(int64_t out);
+Winograd *winograd_new(Codegen *cg, const WinogradShape *shape);
+int64_t winograd_weight_bytes(const Winograd *winograd);
+/* Bytes of scratch that one call of winograd_multiply needs. */
+int64_t winograd_room(const Winograd *winograd);
+int64_t winograd_panels(const Winograd *winograd);
+void winograd_pack(Codegen *cg, const Winograd *winograd, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed);
+/* One image, from the pixel that the first result reads first. */
+void winograd_multiply(Codegen *cg, const Winograd *winograd, LLVMValueRef image, LLVMValueRef packed, LLVMValueRef room,
+                       LLVMValueRef result);
 
 /* --- convolutions whose images are read while they are near --- */
 

@@ -37,8 +37,18 @@ struct Conv {
     int64_t b_bytes, init_bytes; /* of one group */
     Piece *pieces;
     int count;
-    int64_t b, init, images, near; /* scratch: panels, starts, staged images, sums that are not stored */
+    bool tiled;         /* by Winograd, */
+    Winograd *winograd; /* from so many bytes behind the start of the staged image */
+    int64_t reach;
+    int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
 };
+
+/* Where Winograd's F(2x2, 3x3) can be had and is faster than direct products. */
+static bool is_tiled(const Conv *conv) {
+    const int64_t *k = conv->kernel, *s = conv->stride, *d = conv->dilation;
+    bool plane = conv->size[0] == 1 && k[0] == 1 && k[1] == 3 && k[2] == 3 && s[1] == 1 && s[2] == 1 && d[1] == 1 && d[2] == 1;
+    return plane && conv->groups == 1 && conv->ys[1] == 1 && winograd_fits(&conv->dot, conv->terms, conv->columns);
+}
 
 static void describe(const Codegen *cg, Conv *conv) {
     const Node *node = conv->node;
@@ -68,6 +78,7 @@ static void describe(const Codegen *cg, Conv *conv) {
         conv->xs[i] *= dot_source(&conv->dot);
         conv->ws[i] *= dot_source(&conv->dot);
     }
+    conv->tiled = is_tiled(conv);
 }
 
 /* --- phases --- */
@@ -111,6 +122,14 @@ static int64_t phase_count(const Conv *conv, int i) {
     return conv->backward ? conv->stride[i] : 1;
 }
 
+/* The first place that is read for result 0 of a phase. */
+static int64_t first_read(const Sweep *phase) {
+    int64_t least = phase->tap[0];
+    for (int64_t k = 1; k < phase->taps; k++)
+        least = phase->tap[k] < least ? phase->tap[k] : least;
+    return phase->origin + least;
+}
+
 /* Padding that all phases need. */
 static void plan_image(Codegen *cg, Conv *conv) {
     for (int i = 0; i < 3; i++) {
@@ -122,6 +141,11 @@ static void plan_image(Codegen *cg, Conv *conv) {
                 least = from < least ? from : least;
                 most = to > most ? to : most;
             }
+        }
+        if (conv->tiled && i > 0) {
+            Sweep phase = phase_of(cg, conv, i, 0);
+            int64_t to = first_read(&phase) + winograd_staged(conv->out[i]) - 1;
+            most = to > most ? to : most;
         }
         conv->low[i] = -least;
         conv->staged[i] = most - least + 1;
@@ -255,7 +279,35 @@ static void plan_pieces(Codegen *cg, Conv *conv) {
     }
 }
 
+static void plan_winograd(Codegen *cg, Conv *conv) {
+    bool back = conv->backward;
+    Sweep high = phase_of(cg, conv, 1, 0), wide = phase_of(cg, conv, 2, 0);
+    conv->reach = conv->low[0] * conv->step[0] + (first_read(&high) + conv->low[1]) * conv->step[1] +
+                  (first_read(&wide) + conv->low[2]) * conv->step[2];
+    WinogradShape shape = {.terms = conv->terms,
+                           .columns = conv->columns,
+                           .out = {conv->out[1], conv->out[2]},
+                           .result = {conv->ys[3], conv->ys[4]},
+                           .bytes = conv->dot.bytes,
+                           .step = {conv->step[1], conv->step[2]},
+                           .column = conv->ws[back ? 1 : 0],
+                           .term = conv->ws[back ? 0 : 1],
+                           .first = back ? 2 * (conv->ws[3] + conv->ws[4]) : 0,
+                           .tap = {back ? -conv->ws[3] : conv->ws[3], back ? -conv->ws[4] : conv->ws[4]}};
+    conv->winograd = winograd_new(cg, &shape);
+    conv->b_bytes = winograd_weight_bytes(conv->winograd);
+}
+
 /* --- emission --- */
+
+static void pack_tiled(Codegen *cg, const Conv *conv) {
+    int64_t panels = winograd_panels(conv->winograd);
+    kernel_begin(cg, conv->node, "pack");
+    Loop panel = loop_begin(cg, cg->begin, cg->end);
+    winograd_pack(cg, conv->winograd, arena_at(cg, conv->weight->offset), panel.index, arena_at(cg, conv->b));
+    loop_end(cg, &panel);
+    kernel_end(cg, panels, shape_elements(conv->weight->shape) * 4);
+}
 
 static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
     int64_t panels = panel_count(&conv->dot, conv->columns);
@@ -305,6 +357,20 @@ static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMV
     loop_end(cg, &depth);
 }
 
+/* Of what Winograd has in scratch for a task. */
+static int64_t room_bytes(const Conv *conv) {
+    return conv->tiled ? round_up(winograd_room(conv->winograd), INTC_ARENA_ALIGN) : 0;
+}
+
+/* The scratch is that of the first task of this call, as for the sums. */
+static void multiply_tiled(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMValueRef result) {
+    LLVMValueRef room = byte_at(cg, arena_at(cg, conv->room), mul_by(cg, cg->begin, room_bytes(conv)));
+    Loop image = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
+    winograd_multiply(cg, conv->winograd, byte_at(cg, staged, add_const(cg, mul_by(cg, image.index, conv->image), conv->reach)),
+                      arena_at(cg, conv->b), room, byte_at(cg, result, mul_by(cg, image.index, 4 * conv->ys[0])));
+    loop_end(cg, &image);
+}
+
 static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMValueRef packed, LLVMValueRef init, LLVMValueRef result) {
     Loop group = loop_begin(cg, const64(cg, 0), const64(cg, conv->groups));
     LLVMValueRef a = byte_at(cg, staged, mul_by(cg, group.index, conv->terms * conv->dot.bytes));
@@ -325,11 +391,18 @@ static void open_windows(Codegen *cg, Conv *conv) {
     describe(cg, conv);
     plan_image(cg, conv);
     plan_tasks(conv);
-    plan_pieces(cg, conv);
+    if (conv->tiled)
+        plan_winograd(cg, conv);
+    else
+        plan_pieces(cg, conv);
     conv->b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK);
     conv->init = scratch_alloc(cg, conv->init_bytes * conv->groups);
     conv->images = scratch_alloc(cg, conv->image * conv->together * conv->tasks);
-    pack(cg, conv, conv->b, conv->init);
+    conv->room = scratch_alloc(cg, room_bytes(conv) * conv->tasks);
+    if (conv->tiled)
+        pack_tiled(cg, conv);
+    else
+        pack(cg, conv, conv->b, conv->init);
 }
 
 /* Bytes of the sums that a task has in scratch. */
@@ -366,7 +439,10 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
                 byte_at(cg, staged, mul_by(cg, image.index, conv->image)));
     loop_end(cg, &image);
     LLVMValueRef sums = sums_of(cg, conv, reader, start);
-    multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
+    if (conv->tiled)
+        multiply_tiled(cg, conv, staged, sums);
+    else
+        multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
     if (reader != NULL)
         reader->images(cg, reader->context, start, add_const(cg, start, conv->together));
     loop_end(cg, &run);

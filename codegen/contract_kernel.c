@@ -32,7 +32,7 @@ int64_t panel_count(const Dot *dot, int64_t columns) {
     return (columns + dot->panel - 1) / dot->panel;
 }
 
-static LLVMValueRef splat(Codegen *cg, LLVMValueRef scalar, unsigned lanes) {
+LLVMValueRef splat(Codegen *cg, LLVMValueRef scalar, unsigned lanes) {
     LLVMTypeRef type = LLVMVectorType(LLVMTypeOf(scalar), lanes);
     LLVMValueRef one = LLVMBuildInsertElement(cg->builder, LLVMGetUndef(type), scalar, const32(cg, 0), "");
     return LLVMBuildShuffleVector(cg->builder, one, LLVMGetUndef(type), LLVMConstNull(LLVMVectorType(cg->i32, lanes)), "");
@@ -72,12 +72,16 @@ Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const 
     if (x86 && target_has(cg, "avx2") && bytes)
         return (Dot){DOT_MADDUB256, 4, 1, 8, 8, 10, false, !rows};
     if (x86 && target_has(cg, "avx2"))
-        return (Dot){DOT_MADD256, 2, 2, 8, 8, 12, false, false};
+        return dot_words();
     if (x86)
         return (Dot){DOT_MADD128, 2, 2, 4, panel, 12, false, false};
     if (strncmp(cg->triple, "aarch64", 7) == 0 && target_has(cg, "dotprod"))
         return (Dot){DOT_SDOT, 4, 1, 4, panel, 24, false, false};
     return (Dot){DOT_GENERIC, 1, 2, 4, panel, 16, false, false};
+}
+
+Dot dot_words(void) {
+    return (Dot){DOT_MADD256, 2, 2, 8, 8, 12, false, false};
 }
 
 Dot dot_lanes(const Codegen *cg, Type type) {
