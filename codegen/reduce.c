@@ -4,7 +4,7 @@
  * added in their order. */
 #include "codegen/space.h"
 
-enum { MAX_PRIVATE = 4096, PIECES = 32 };
+enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64 };
 
 typedef struct {
     const Node *node;
@@ -13,6 +13,7 @@ typedef struct {
     int target;     /* stream into the result: stride 0 where reduced */
     int64_t pieces; /* tiles of one result */
     int64_t parts;  /* scratch: [piece][result], doubles; floats with several pieces */
+    bool narrow;    /* the sum of a tile fits in 32 bits */
     View view;
 } Reduce;
 
@@ -47,9 +48,22 @@ static void add_atomically(Codegen *cg, const Value *out, LLVMValueRef index, LL
     LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, x, LLVMAtomicOrderingMonotonic, false);
 }
 
-/* Sums are kept in this type. */
-static LLVMTypeRef sum_type(const Codegen *cg, const Value *out) {
-    return out->type == T_REAL ? cg->f64 : element_type(cg, out->type);
+/* The sums of a tile are kept in this type. */
+static LLVMTypeRef sum_type(const Codegen *cg, const Reduce *r) {
+    const Value *out = r->node->out[0];
+    return out->type == T_REAL ? cg->f64 : r->narrow ? cg->i32 : element_type(cg, out->type);
+}
+
+/* Cuts sums of 64 bits, over dimensions [first, last), so that those of a tile cannot leave 32 bits, unless that leaves few terms. */
+static void narrow(Reduce *r, int first, int last) {
+    int64_t inner = 1, most = INT32_MAX / (r->node->in[0]->bound + 1), outer = r->space.extent[first];
+    for (int k = first + 1; k < last; k++)
+        inner *= r->space.extent[k];
+    int64_t rows = most / inner, pieces = rows == 0 ? 0 : (outer + rows - 1) / rows;
+    if (r->node->out[0]->type != T_I64 || rows * inner < FEW_TERMS)
+        return;
+    r->narrow = true;
+    r->pieces = pieces > r->pieces ? pieces : r->pieces;
 }
 
 static int64_t parts_bytes(const Reduce *r) {
@@ -60,6 +74,8 @@ static int64_t parts_bytes(const Reduce *r) {
 static void store_sum(Codegen *cg, const Reduce *r, LLVMValueRef piece, LLVMValueRef index, LLVMValueRef sum) {
     const Value *out = r->node->out[0];
     bool real = out->type == T_REAL;
+    if (r->narrow)
+        sum = as_bits(cg, sum, 64);
     if (r->pieces == 1)
         store_element(cg, out, index, real ? LLVMBuildFPTrunc(cg->builder, sum, cg->f32, "") : sum);
     else if (real)
@@ -126,8 +142,8 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     const Space *space = &r->space;
     const Value *out = r->node->out[0];
     int64_t pieces = r->pieces;
-    LLVMTypeRef type = sum_type(cg, out);
-    int bits = type_bytes(out->type) * 8, first = kept, last = inside ? space->rank - 1 : space->rank;
+    LLVMTypeRef type = sum_type(cg, r);
+    int bits = r->narrow ? 32 : type_bytes(out->type) * 8, first = kept, last = inside ? space->rank - 1 : space->rank;
     Walk walk = {.nest = {.space = space}};
     for (int i = 0; i < space->streams; i++)
         walk.nest.partial[i] = const64(cg, space->base[i]);
@@ -176,7 +192,8 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     int innermost = space->rank - 1, kept = 0;
     bool inside = space->rank > 1 && space->stride[r->target][innermost] != 0 && space->extent[innermost] <= MAX_PRIVATE;
     reorder(space, r->target, inside, &kept);
-    bool reduces = kept < (inside ? space->rank - 1 : space->rank);
+    int last = inside ? space->rank - 1 : space->rank;
+    bool reduces = kept < last;
     int64_t results = 1, elements = space_elements(space);
     bool real = node->out[0]->type == T_REAL;
     r->pieces = 1;
@@ -188,6 +205,8 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     }
     if (reduces && results < PIECES && elements > 1 << 14)
         r->pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
+    if (reduces)
+        narrow(r, kept, last);
     if (r->pieces > 1 && real)
         r->parts = scratch_alloc(cg, parts_bytes(r));
     else if (r->pieces > 1)
