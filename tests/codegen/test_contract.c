@@ -306,11 +306,17 @@ static Node *random_conv(Graph *graph, Diag *diag, Op op) {
     int64_t strides[3], pads[6], dilations[3];
     if (below(6) == 0 && group > 1)
         group = x[1] = w[0] = between(2, 40);
+    bool tiled = rank == 2 && below(3) == 0; /* what Winograd takes */
+    if (tiled) {
+        group = 1;
+        x[1] = 16 * between(1, 3);
+        w[0] = 16 * between(1, 3);
+    }
     w[1] = x[1] / group;
     for (int i = 0; i < rank; i++) {
-        w[2 + i] = between(1, 5);
-        strides[i] = below(3) == 0 ? between(2, 4) : 1;
-        dilations[i] = below(4) == 0 ? between(2, 3) : 1;
+        w[2 + i] = tiled ? 3 : between(1, 5);
+        strides[i] = !tiled && below(3) == 0 ? between(2, 4) : 1;
+        dilations[i] = !tiled && below(4) == 0 ? between(2, 3) : 1;
         pads[i] = below(2) ? between(0, 4) : 0;
         pads[rank + i] = below(2) ? pads[i] : between(0, 3);
         int64_t reach = dilations[i] * (w[2 + i] - 1) + 1, least = reach - pads[i] - pads[rank + i];
