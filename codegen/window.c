@@ -90,21 +90,23 @@ static LLVMValueRef source_coordinate(Codegen *cg, const Window *w, int d, LLVMV
 }
 
 static Place window_place(Codegen *cg, const Window *w, LLVMValueRef *taps) {
-    LLVMValueRef base = nest_index(cg, &w->nest, w->base), index = base, valid = NULL, position = const64(cg, 0);
-    LLVMValueRef offset_base = w->offset >= 0 ? nest_index(cg, &w->nest, w->offset) : NULL, offset_index = offset_base;
+    LLVMValueRef zero = const64(cg, 0), within = zero, offset_within = zero, valid = NULL, position = zero;
+    bool offsets = w->backward && w->has_offset;
     for (int d = 0; d < w->rank; d++) {
         LLVMValueRef at = source_coordinate(cg, w, d, taps[d], &valid);
-        index = add(cg, index, mul_by(cg, at, w->source_stride[d + 2]));
-        if (w->backward && w->has_offset)
-            offset_index = add(cg, offset_index, mul_by(cg, at, w->offset_stride[d + 2]));
+        within = add(cg, within, mul_by(cg, at, w->source_stride[d + 2]));
+        if (offsets)
+            offset_within = add(cg, offset_within, mul_by(cg, at, w->offset_stride[d + 2]));
         position = add(cg, mul_by(cg, position, w->kernel[d]), taps[d]);
     }
-    Place place = {.valid = valid, .index = index, .offset_index = offset_index, .position = position};
+    /* Chosen before the base is added: where the channels are innermost, loads stay adjacent. */
     if (valid != NULL) {
-        place.index = choose(cg, valid, index, base);
-        if (w->backward && w->has_offset)
-            place.offset_index = choose(cg, valid, offset_index, offset_base);
+        within = choose(cg, valid, within, zero);
+        offset_within = choose(cg, valid, offset_within, zero);
     }
+    Place place = {.valid = valid, .index = add(cg, nest_index(cg, &w->nest, w->base), within), .position = position};
+    if (offsets)
+        place.offset_index = add(cg, nest_index(cg, &w->nest, w->offset), offset_within);
     return place;
 }
 
