@@ -65,7 +65,7 @@ static void add_leaf(Group *group, View view) {
         if (view.dims[d] >= 0)
             stride[view.dims[d]] += own[d];
     int number = space_stream(group->space, group->order, stride, 0);
-    group->logical[number] = needs_logical_index(view.value);
+    group->space->logical[number] = needs_logical_index(view.value);
     group->leaves[group->leaf_count++] = (Leaf){view, number};
 }
 
@@ -74,7 +74,7 @@ int group_logical(Group *group, Shape shape) {
     for (int d = shape.rank - 1; d >= 0; step *= shape.dim[d--])
         stride[d] = step;
     int stream = space_stream(group->space, group->order, stride, 0);
-    group->logical[stream] = true;
+    group->space->logical[stream] = true;
     return stream;
 }
 
@@ -130,7 +130,7 @@ static bool is_leaf(const Group *group, int stream) {
 static bool can_widen(const Group *group) {
     const Space *space = group->space;
     for (int i = 0; i < space->streams; i++) {
-        if (is_linear(space, i) || group->logical[i])
+        if (is_linear(space, i) || group->space->logical[i])
             continue;
         for (int k = 0; k + 1 < space->rank; k++)
             if (!is_leaf(group, i) || space->stride[i][k] != 0)
@@ -175,7 +175,7 @@ static const Value *leaf_value(const Group *group, int stream) {
 }
 
 static LLVMTypeRef table_type(Codegen *cg, const Group *group, int stream) {
-    Type type = group->logical[stream] ? T_I32 : leaf_value(group, stream)->type;
+    Type type = group->space->logical[stream] ? T_I32 : leaf_value(group, stream)->type;
     return type == T_I64 || type == T_REAL ? element_type(cg, type) : cg->i32;
 }
 
@@ -192,7 +192,7 @@ void group_prepare(Codegen *cg, Group *group) {
         LLVMValueRef row = mul_by(cg, udiv_by(cg, loop.index, length), group->step[i][0]);
         LLVMValueRef x = add(cg, row, mul_by(cg, urem_by(cg, loop.index, length), group->step[i][1]));
         int bits = type == cg->i64 ? 64 : 32;
-        x = group->logical[i] ? as_bits(cg, x, bits) : load_as(cg, leaf_value(group, i), x, bits);
+        x = group->space->logical[i] ? as_bits(cg, x, bits) : load_as(cg, leaf_value(group, i), x, bits);
         LLVMBuildStore(cg->builder, x, LLVMBuildInBoundsGEP2(cg->builder, type, group->table[i], &loop.index, 1, ""));
         loop_end(cg, &loop);
     }
@@ -205,7 +205,7 @@ static LLVMValueRef from_table(Codegen *cg, const Group *group, const Nest *nest
 }
 
 LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream) {
-    LLVMValueRef index = as_bits(cg, nest_index(cg, nest, stream), 32);
+    LLVMValueRef index = nest_index(cg, nest, stream);
     return group->tabled[stream] ? add(cg, index, from_table(cg, group, nest, stream)) : index;
 }
 

@@ -107,12 +107,10 @@ typedef struct {
     Nest nest;
 } Walk;
 
-static void walk_into(Codegen *cg, Walk *walk, const Space *space, int k, LLVMValueRef begin, LLVMValueRef end) {
+static void walk_into(Codegen *cg, Walk *walk, int k, LLVMValueRef begin, LLVMValueRef end) {
     Loop *loop = &walk->loops[walk->count++];
     *loop = loop_begin(cg, begin, end);
-    for (int i = 0; i < space->streams; i++)
-        if (space->stride[i][k] != 0)
-            walk->nest.partial[i] = add(cg, walk->nest.partial[i], mul_by(cg, loop->index, space->stride[i][k]));
+    nest_advance(cg, &walk->nest, k, loop->index);
 }
 
 static void walk_out(Codegen *cg, Walk *walk) {
@@ -144,15 +142,13 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     int64_t pieces = r->pieces;
     LLVMTypeRef type = sum_type(cg, r);
     int bits = r->narrow ? 32 : type_bytes(out->type) * 8, first = kept, last = inside ? space->rank - 1 : space->rank;
-    Walk walk = {.nest = {.space = space}};
-    for (int i = 0; i < space->streams; i++)
-        walk.nest.partial[i] = const64(cg, space->base[i]);
+    Walk walk = {0};
+    nest_start(cg, &walk.nest, space);
     LLVMValueRef rest = udiv_by(cg, tile, pieces), piece = urem_by(cg, tile, pieces);
     for (int k = kept - 1; k >= 0; k--) {
         LLVMValueRef index = k == 0 ? rest : urem_by(cg, rest, space->extent[k]);
         rest = udiv_by(cg, rest, space->extent[k]);
-        for (int i = 0; i < space->streams; i++)
-            walk.nest.partial[i] = add(cg, walk.nest.partial[i], mul_by(cg, index, space->stride[i][k]));
+        nest_advance(cg, &walk.nest, k, index);
     }
     LLVMValueRef result = walk.nest.partial[r->target];
     int64_t width = inside ? space->extent[space->rank - 1] : 1;
@@ -167,10 +163,10 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
         int64_t extent = space->extent[k], part = (extent + pieces - 1) / pieces;
         LLVMValueRef from = k > first ? zero : mul_by(cg, piece, part);
         LLVMValueRef to = k > first ? const64(cg, extent) : smin(cg, add_const(cg, from, part), const64(cg, extent));
-        walk_into(cg, &walk, space, k, from, to);
+        walk_into(cg, &walk, k, from, to);
     }
     if (inside)
-        walk_into(cg, &walk, space, last, zero, end);
+        walk_into(cg, &walk, last, zero, end);
     LLVMValueRef place = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &walk.loops[walk.count - 1].index, 1, "") : sums;
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &walk.nest, r->view), bits);
     if (type == cg->f64)

@@ -77,21 +77,30 @@ int64_t space_tiles(const Space *space) {
     return tiles;
 }
 
-/* Adds the part of every stream's index that dimension k contributes. */
-static void advance(Codegen *cg, Nest *nest, int k, LLVMValueRef index) {
+void nest_start(Codegen *cg, Nest *nest, const Space *space) {
+    *nest = (Nest){.space = space};
+    for (int i = 0; i < space->streams; i++)
+        nest->partial[i] = space->logical[i] ? const32(cg, space->base[i]) : const64(cg, space->base[i]);
+}
+
+void nest_advance(Codegen *cg, Nest *nest, int k, LLVMValueRef index) {
     nest->index[k] = index;
     for (int i = 0; i < nest->space->streams; i++) {
         int64_t stride = nest->space->stride[i][k];
-        if (stride != 0)
+        if (stride == 0)
+            continue;
+        /* A logical index wraps; a vector of them is half as long as of places. */
+        if (nest->space->logical[i])
+            nest->partial[i] = add(cg, nest->partial[i], mul(cg, as_bits(cg, index, 32), const32(cg, stride)));
+        else
             nest->partial[i] = LLVMBuildNSWAdd(cg->builder, nest->partial[i],
                                                stride == 1 ? index : LLVMBuildNSWMul(cg->builder, index, const64(cg, stride), ""), "");
     }
 }
 
 void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
-    *nest = (Nest){.space = space, .outer = outer_dimensions(space)};
-    for (int i = 0; i < space->streams; i++)
-        nest->partial[i] = const64(cg, space->base[i]);
+    nest_start(cg, nest, space);
+    nest->outer = outer_dimensions(space);
     Loop *tile = &nest->loops[nest->loop_count++];
     *tile = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef rest = tile->index, index[MAX_DIMS];
@@ -101,11 +110,11 @@ void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
     }
     index[0] = rest;
     for (int k = 0; k < nest->outer; k++)
-        advance(cg, nest, k, index[k]);
+        nest_advance(cg, nest, k, index[k]);
     for (int k = nest->outer; k < space->rank; k++) {
         Loop *loop = &nest->loops[nest->loop_count++];
         *loop = loop_begin(cg, const64(cg, 0), const64(cg, space->extent[k]));
-        advance(cg, nest, k, loop->index);
+        nest_advance(cg, nest, k, loop->index);
     }
 }
 

@@ -12,6 +12,7 @@ typedef struct {
     int streams;
     int64_t stride[MAX_STREAMS][MAX_DIMS];
     int64_t base[MAX_STREAMS];
+    bool logical[MAX_STREAMS]; /* a logical index, of which 32 bits count, not a place in memory */
 } Space;
 
 /* The loops of a space inside a kernel. */
@@ -35,7 +36,10 @@ int64_t space_elements(const Space *space);
 int64_t space_tiles(const Space *space);
 /* Loops over the tiles of the kernel being built and, inside, all other dimensions. */
 void nest_begin(Codegen *cg, Nest *nest, const Space *space);
-LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64 */
+LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64, of logical indices i32 */
+/* For loops that are not begun here: every stream at its base; then what each dimension adds. */
+void nest_start(Codegen *cg, Nest *nest, const Space *space);
+void nest_advance(Codegen *cg, Nest *nest, int dimension, LLVMValueRef index);
 void nest_end(Codegen *cg, Nest *nest);
 /* A kernel that fills output 0 with zeros. */
 void emit_zeros(Codegen *cg, const Node *node);
@@ -62,8 +66,7 @@ typedef struct {
     const uint8_t *order;
     Leaf leaves[MAX_STREAMS];
     int leaf_count;
-    bool logical[MAX_STREAMS]; /* by stream: a logical index, not a place in memory */
-    bool tabled[MAX_STREAMS];
+    bool tabled[MAX_STREAMS]; /* by stream */
     LLVMValueRef table[MAX_STREAMS];
     int64_t step[MAX_STREAMS][2]; /* of a tabled stream: from row to row, from element to element */
     int64_t period, repeat;
