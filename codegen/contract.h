@@ -181,6 +181,42 @@ void winograd_pack(Codegen *cg, const Winograd *winograd, LLVMValueRef source, L
 void winograd_multiply(Codegen *cg, const Winograd *winograd, LLVMValueRef image, LLVMValueRef packed, LLVMValueRef room,
                        LLVMValueRef result);
 
+/* The same for the gradient of the weights. */
+typedef struct WinogradGrad WinogradGrad;
+
+typedef struct {
+    int64_t channels, columns; /* of x and of dy, adjacent */
+    int64_t size[2], low[2];   /* H W of x and the padding before it */
+    int64_t out[2];            /* of dy */
+    int64_t x_row, dy_row;     /* bytes of a row, whose pixels are adjacent */
+    int64_t images;            /* whose tiles are one K: a slice */
+    Type type;                 /* of the sums */
+} WinogradGradShape;
+
+/* Tiles of an image of dy, brought to an even number. */
+int64_t winograd_grad_tiles(const int64_t out[2]);
+WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape);
+/* Bytes of a slice of lifted x and dy, and of the scratch of one call of the functions that lift and multiply. */
+int64_t winograd_grad_x_bytes(const WinogradGrad *grad);
+int64_t winograd_grad_dy_bytes(const WinogradGrad *grad);
+int64_t winograd_grad_room(const WinogradGrad *grad);
+/* Lifts the image at `from` as image `image` of the slice at `to`. */
+void winograd_grad_lift_x(Codegen *cg, const WinogradGrad *grad, LLVMValueRef image, LLVMValueRef from, LLVMValueRef room, LLVMValueRef to);
+void winograd_grad_lift_dy(Codegen *cg, const WinogradGrad *grad, LLVMValueRef image, LLVMValueRef from, LLVMValueRef room,
+                           LLVMValueRef to);
+/* For an image that does not exist. */
+void winograd_grad_skip_dy(Codegen *cg, const WinogradGrad *grad, LLVMValueRef image, LLVMValueRef to);
+int64_t winograd_grad_blocks(const WinogradGrad *grad);
+/* Adds block `block` of the gradients of a slice to sums [panel][tap][channel][column]. */
+void winograd_grad_multiply(Codegen *cg, const WinogradGrad *grad, LLVMValueRef block, LLVMValueRef x, LLVMValueRef dy, LLVMValueRef room,
+                            LLVMValueRef sums);
+
+/* A transform of one dimension, in place, and the same applied to both: the first `from` become `to` in each. */
+enum { WINOGRAD_REACH = 4 };
+typedef void WinogradTransform(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]);
+void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]);
+WinogradTransform winograd_lift_pixels;
+
 /* --- convolutions whose images are read while they are near --- */
 
 typedef struct Conv Conv;

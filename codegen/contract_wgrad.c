@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 512 * 1024, WANTED_TASKS = 8, MAX_OUTER = 4 };
+enum { CHUNK_BYTES = 512 * 1024, WANTED_TASKS = 8, MAX_OUTER = 4, TILED_BYTES = 2 * 1024 * 1024, TILES_ENOUGH = 256 };
 
 typedef struct {
     const Node *node;
@@ -28,6 +28,8 @@ typedef struct {
     int outers;
     ProductCode code;
     int64_t parts;
+    WinogradGrad *winograd;      /* NULL: direct products; else a run is one image, and */
+    int64_t room, slice_step[2]; /* the scratch of a task, and bytes of a slice of lifted x and dy */
 } Wgrad;
 
 static void describe(const Codegen *cg, Wgrad *wgrad) {
@@ -337,6 +339,100 @@ static void multiply(Codegen *cg, const Wgrad *wgrad) {
     kernel_end(cg, tasks + sums, wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels);
 }
 
+/* --- by Winograd --- */
+
+/* Where it can be had: both operands have their channels innermost, and four times the sums of a slice fit in 32 bits. */
+static bool is_tiled(const Wgrad *wgrad) {
+    const int64_t *k = wgrad->kernel, *s = wgrad->stride, *d = wgrad->dilation;
+    bool plane = wgrad->out[0] == 1 && k[0] == 1 && k[1] == 3 && k[2] == 3 && s[1] == 1 && s[2] == 1 && d[1] == 1 && d[2] == 1;
+    return plane && wgrad->groups == 1 && winograd_fits(&wgrad->dot, wgrad->channels, wgrad->columns) && wgrad->type != T_REAL &&
+           contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) && contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]) &&
+           4 * wgrad->pixels <= MAX_I32_TERMS / 4;
+}
+
+/* A chunk is as many slices as give all threads work, of as many images as fit a cache, but enough tiles to be worth an addition to the
+ * sums. */
+static void plan_tiled(Codegen *cg, Wgrad *wgrad) {
+    WinogradGradShape shape = {.channels = wgrad->channels,
+                               .columns = wgrad->columns,
+                               .size = {wgrad->size[1], wgrad->size[2]},
+                               .low = {wgrad->low[1], wgrad->low[2]},
+                               .out = {wgrad->out[1], wgrad->out[2]},
+                               .x_row = wgrad->xs[3],
+                               .dy_row = wgrad->ys[3],
+                               .type = wgrad->type};
+    int64_t tiles = winograd_grad_tiles(shape.out), image = tiles * 32 * (wgrad->channels + wgrad->columns);
+    int64_t most = MAX_I32_TERMS / 16 / wgrad->pixels, images = (TILED_BYTES + image - 1) / image;
+    int64_t blocks = (wgrad->channels + 63) / 64 * ((wgrad->columns + 15) / 16);
+    int64_t enough = (TILES_ENOUGH + tiles - 1) / tiles;
+    images = images < enough ? enough : images;
+    images = images > wgrad->batch ? wgrad->batch : images;
+    wgrad->slices = (WANTED_TASKS + blocks - 1) / blocks;
+    wgrad->slices = wgrad->slices > images ? images : wgrad->slices;
+    wgrad->slice = images / wgrad->slices;
+    wgrad->slice = wgrad->slice > most ? most : wgrad->slice;
+    shape.images = wgrad->slice;
+    wgrad->chunk = wgrad->slice * wgrad->slices;
+    wgrad->chunks = (wgrad->batch + wgrad->chunk - 1) / wgrad->chunk;
+    wgrad->winograd = winograd_grad_new(cg, &shape);
+    wgrad->slice_step[0] = round_up(winograd_grad_x_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
+    wgrad->slice_step[1] = round_up(winograd_grad_dy_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
+}
+
+static int64_t tiled_tasks(const Wgrad *wgrad) {
+    return wgrad->slices * winograd_grad_blocks(wgrad->winograd);
+}
+
+static void allocate_tiled(Codegen *cg, Wgrad *wgrad) {
+    int64_t tasks = tiled_tasks(wgrad) > wgrad->chunk ? tiled_tasks(wgrad) : wgrad->chunk;
+    wgrad->x_at = scratch_alloc(cg, wgrad->slices * wgrad->slice_step[0]);
+    wgrad->dy_at = scratch_alloc(cg, wgrad->slices * wgrad->slice_step[1]);
+    wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
+    wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * wgrad->dot.panel * 8);
+    wgrad->index_at = scratch_alloc(cg, 8);
+    wgrad->room = scratch_alloc(cg, tasks * winograd_grad_room(wgrad->winograd));
+}
+
+/* Of the first task of this call, which the others of the call use after it, so that it stays near. */
+static LLVMValueRef room_of(Codegen *cg, const Wgrad *wgrad) {
+    return byte_at(cg, arena_at(cg, wgrad->room), mul_by(cg, cg->begin, winograd_grad_room(wgrad->winograd)));
+}
+
+static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LLVMValueRef slice, int operand) {
+    return byte_at(cg, arena_at(cg, offset), mul_by(cg, slice, wgrad->slice_step[operand]));
+}
+
+static void stage_tiled(Codegen *cg, const Wgrad *wgrad) {
+    kernel_begin(cg, wgrad->node, "stage");
+    LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk), room = room_of(cg, wgrad);
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef slice = udiv_by(cg, loop.index, wgrad->slice), within = urem_by(cg, loop.index, wgrad->slice);
+    LLVMValueRef image = add(cg, first, loop.index), dy = slice_at(cg, wgrad, wgrad->dy_at, slice, 1);
+    Branch exists = if_begin(cg, compare(cg, LLVMIntSLT, image, const64(cg, wgrad->batch)));
+    winograd_grad_lift_x(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->x->offset), mul_by(cg, image, wgrad->xs[0])), room,
+                         slice_at(cg, wgrad, wgrad->x_at, slice, 0));
+    winograd_grad_lift_dy(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->dy->offset), mul_by(cg, image, wgrad->ys[0])), room,
+                          dy);
+    if_else(cg, &exists);
+    winograd_grad_skip_dy(cg, wgrad->winograd, within, dy);
+    if_end(cg, &exists);
+    loop_end(cg, &loop);
+    kernel_end(cg, wgrad->chunk, wgrad->chunk * wgrad->pixels * (wgrad->channels + wgrad->columns));
+}
+
+static void multiply_tiled(Codegen *cg, const Wgrad *wgrad) {
+    int64_t blocks = winograd_grad_blocks(wgrad->winograd);
+    kernel_begin(cg, wgrad->node, "main");
+    LLVMValueRef room = room_of(cg, wgrad);
+    Loop loop = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef slice = udiv_by(cg, loop.index, blocks), block = urem_by(cg, loop.index, blocks);
+    LLVMValueRef sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, slice, panel_total(wgrad) * sums_bytes(wgrad)));
+    winograd_grad_multiply(cg, wgrad->winograd, block, slice_at(cg, wgrad, wgrad->x_at, slice, 0),
+                           slice_at(cg, wgrad, wgrad->dy_at, slice, 1), room, sums);
+    loop_end(cg, &loop);
+    kernel_end(cg, tiled_tasks(wgrad), wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels / 4);
+}
+
 /* --- the result --- */
 
 static void finish(Codegen *cg, const Wgrad *wgrad) {
@@ -376,14 +472,25 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
 void emit_conv_wgrad(Codegen *cg, const Node *node) {
     Wgrad wgrad = {.node = node, .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
     describe(cg, &wgrad);
-    plan_chunks(&wgrad);
-    plan_product(cg, &wgrad);
-    allocate(cg, &wgrad);
+    bool tiled = is_tiled(&wgrad);
+    if (tiled) {
+        plan_tiled(cg, &wgrad);
+        allocate_tiled(cg, &wgrad);
+    } else {
+        plan_chunks(&wgrad);
+        plan_product(cg, &wgrad);
+        allocate(cg, &wgrad);
+    }
     clear(cg, &wgrad);
     Loop chunk = loop_begin(cg, const64(cg, 0), const64(cg, wgrad.chunks));
     store_bytes(cg, chunk.index, arena_at(cg, wgrad.index_at), 8);
-    stage(cg, &wgrad);
-    multiply(cg, &wgrad);
+    if (tiled) {
+        stage_tiled(cg, &wgrad);
+        multiply_tiled(cg, &wgrad);
+    } else {
+        stage(cg, &wgrad);
+        multiply(cg, &wgrad);
+    }
     loop_end(cg, &chunk);
     finish(cg, &wgrad);
 }

@@ -4,7 +4,7 @@
  * sums is four times the result. Sums wrap, so only that must fit in 32 bits. */
 #include "codegen/contract.h"
 
-enum { TILE = 2, REACH = 4, TAPS = 3, PLACES = 16, CHANNELS = 16, TILES_WANTED = 24 };
+enum { TILE = 2, REACH = WINOGRAD_REACH, TAPS = 3, PLACES = 16, CHANNELS = 16, TILES_WANTED = 24 };
 
 struct Winograd {
     WinogradShape shape;
@@ -17,9 +17,7 @@ struct Winograd {
 
 /* --- transforms of one dimension, applied to both --- */
 
-typedef void Transform(Codegen *cg, LLVMValueRef x[REACH]);
-
-static void lift_pixels(Codegen *cg, LLVMValueRef x[REACH]) {
+void winograd_lift_pixels(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
     LLVMValueRef first = sub(cg, x[0], x[2]), last = sub(cg, x[1], x[3]), middle = x[1];
     x[1] = add(cg, middle, x[2]);
     x[2] = sub(cg, x[2], middle);
@@ -41,7 +39,7 @@ static void lower_sums(Codegen *cg, LLVMValueRef x[REACH]) {
     x[1] = second;
 }
 
-static void transform(Codegen *cg, Transform *one, int from, int to, LLVMValueRef x[REACH][REACH]) {
+void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]) {
     for (int j = 0; j < from; j++) {
         LLVMValueRef column[REACH];
         for (int i = 0; i < from; i++)
@@ -138,7 +136,7 @@ void winograd_pack(Codegen *cg, const Winograd *winograd, LLVMValueRef source, L
     for (int i = 0; i < TAPS; i++)
         for (int j = 0; j < TAPS; j++)
             x[i][j] = tap_of(cg, winograd, from, i * shape->tap[0] + j * shape->tap[1]);
-    transform(cg, lift_weights, TAPS, REACH, x);
+    winograd_transform(cg, lift_weights, TAPS, REACH, x);
     for (int i = 0; i < PLACES; i++)
         store_bytes(cg, x[i / REACH][i % REACH], byte_at_const(cg, to, i * winograd->weights), 2 * CHANNELS);
     loop_end(cg, &pair);
@@ -155,7 +153,7 @@ static void lift_tile(Codegen *cg, const Winograd *winograd, LLVMValueRef from, 
             if (shape->bytes == 1)
                 x[i][j] = LLVMBuildSExt(cg->builder, x[i][j], words(cg), "");
         }
-    transform(cg, lift_pixels, REACH, REACH, x);
+    winograd_transform(cg, winograd_lift_pixels, REACH, REACH, x);
     LLVMValueRef values = byte_at(cg, to, mul_by(cg, channel.index, 2));
     for (int i = 0; i < PLACES; i++)
         store_bytes(cg, x[i / REACH][i % REACH], byte_at_const(cg, values, i * winograd->values), 2 * CHANNELS);
@@ -170,7 +168,7 @@ static void lower_tile(Codegen *cg, const Winograd *winograd, LLVMValueRef from,
     LLVMValueRef x[REACH][REACH], two = splat(cg, const32(cg, 2), (unsigned)winograd->dot.lanes);
     for (int i = 0; i < PLACES; i++)
         x[i / REACH][i % REACH] = load_bytes(cg, type, byte_at_const(cg, from, i * winograd->sums), 32);
-    transform(cg, lower_sums, REACH, TILE, x);
+    winograd_transform(cg, lower_sums, REACH, TILE, x);
     for (int i = 0; i < TILE; i++) {
         Branch row, column;
         if (i == 1 && more[0] != NULL)
