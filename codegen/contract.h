@@ -121,6 +121,8 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *product);
 int64_t product_blocks(const ProductCode *code);
 /* Into how many parts the rows of a block can be split. */
 int64_t product_parts(const ProductCode *code);
+/* Rows of a full tile of so many columns. */
+int64_t product_tile(const Dot *dot, int64_t columns);
 /* Computes block `block` (i64), part `part` of `parts` of its rows. init may be NULL. */
 void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c,
                   LLVMValueRef block, LLVMValueRef part, int64_t parts);

@@ -598,11 +598,21 @@ static void merge_rows(Product *product) {
     product->rows = kept;
 }
 
+/* Panels of a main block. */
+static int block_panels(const Dot *dot) {
+    return dot->lanes == dot->panel && dot->lanes > 4 ? 2 : 1;
+}
+
+int64_t product_tile(const Dot *dot, int64_t columns) {
+    int64_t panels = panel_count(dot, columns), wide = block_panels(dot);
+    return dot->accumulators / ((panels < wide ? panels : wide) * (dot->panel / dot->lanes));
+}
+
 ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     Product product = *source;
     merge_rows(&product);
     int64_t panels = panel_count(dot, product.columns);
-    int wide = dot->lanes == dot->panel && dot->lanes > 4 ? 2 : 1;
+    int wide = block_panels(dot);
     ProductCode code = {.dot = *dot};
     int64_t step = panel_bytes(dot, product.groups);
     bool even = panels % wide == 0 && product.columns % dot->panel == 0;

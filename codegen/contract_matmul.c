@@ -1,15 +1,21 @@
-/* matmul: both operands staged, then one product over blocks of panels and row tiles. Leading dimensions that only the row operand has are
- * rows; others are batches, each staged and multiplied by one task. Needs planned values of i8 or floats; writes the
+/* matmul: the column operand is packed, then runs of rows are staged and multiplied, each by all columns. Leading dimensions that only the
+ * row operand has are rows; others are batches, each with a column operand of its own. Needs planned values of i8 or floats; writes the
  * i32, i64 or float result. */
 #include "codegen/contract.h"
 
 #include <string.h>
 
-/* A part of K whose sums fit in an i32. */
+/* Staged rows of a run, and columns of a slice of K that one block of panels reads again for every tile of rows: what near caches hold. */
+enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 16 * 1024 };
+/* Tiles of the shortest run; slices that a long K is cut into. */
+enum { SHORTEST_RUN = 4, MOST_SLICES = 8 };
+
+/* A part of K whose sums fit in an i32 and whose columns stay near. */
 typedef struct {
+    int64_t from;
     Columns columns;
     ProductCode code;
-    int64_t a, b, init; /* bytes from the staged operands' starts */
+    int64_t b, init; /* bytes from the starts of the panels */
 } Slice;
 
 typedef struct {
@@ -20,11 +26,16 @@ typedef struct {
     int leads;
     int64_t lead[MAX_RANK], a_lead[MAX_RANK], b_lead[MAX_RANK], c_lead[MAX_RANK];
     int64_t batches;
+    int64_t slice; /* elements of K in all slices but the last */
+    int64_t run;   /* rows that are staged at a time */
+    int64_t parts; /* of the columns, each a task, where there are few runs */
+    int64_t tasks;
     bool interleaved; /* rows staged [group][row][quad], else [row][k] */
     int64_t pitch;    /* bytes of a staged row */
     int64_t a_bytes, b_bytes, init_bytes;
     Slice *slices;
     int slice_count;
+    int64_t rows, columns, init; /* scratch: staged rows, panels, starts */
 } Gemm;
 
 static int64_t lead_stride(const Value *value, const int64_t *stride, int rank, int axis) {
@@ -83,166 +94,249 @@ static void merge_leads(Gemm *gemm) {
     }
 }
 
+static int64_t run_count(const Gemm *gemm) {
+    return (gemm->m + gemm->run - 1) / gemm->run;
+}
+
+/* A long K is cut into slices whose columns stay in the nearest cache. */
+static void plan_k(Gemm *gemm) {
+    const Dot *dot = &gemm->dot;
+    int64_t block = NEAR_COLUMNS / (2 * dot->panel * dot_group(dot)) * dot->quad, least = 1;
+    if (gemm->node->out[0]->type == T_I64)
+        least = (gemm->k + MAX_I32_TERMS / 4 * 4 - 1) / (MAX_I32_TERMS / 4 * 4);
+    int64_t count = gemm->k / block < MOST_SLICES ? gemm->k / block : MOST_SLICES;
+    count = gemm->node->out[0]->type == T_REAL || count < least ? least : count;
+    gemm->slice = round_up((gemm->k + count - 1) / count, dot->quad);
+    gemm->slice_count = (int)((gemm->k + gemm->slice - 1) / gemm->slice);
+}
+
+/* About the time of runs of so many rows: whole tiles are computed, and staged rows should stay near. */
+static int64_t run_cost(const Gemm *gemm, int64_t run, int64_t tile) {
+    int64_t staged = run * gemm->slice * gemm->dot.bytes, runs = (gemm->m + run - 1) / run;
+    return runs * round_up(run, tile) * 16 + (staged > NEAR_ROWS ? gemm->m : 0) + (staged > 2 * NEAR_ROWS ? 4 * gemm->m : 0);
+}
+
+/* Where slices add to the sums no row may be computed twice: runs are of equal length. */
+static void plan_runs(Gemm *gemm) {
+    int64_t tile = product_tile(&gemm->dot, gemm->n), best = run_cost(gemm, gemm->m, tile);
+    bool sliced = gemm->slice_count > 1;
+    gemm->run = gemm->m;
+    for (int64_t run = SHORTEST_RUN * tile; run < gemm->m && run * gemm->slice * gemm->dot.bytes <= 2 * NEAR_ROWS;
+         run += sliced ? 1 : tile) {
+        int64_t cost = run_cost(gemm, run, tile);
+        if (cost <= best && (!sliced || gemm->m % run == 0)) {
+            best = cost;
+            gemm->run = run;
+        }
+    }
+}
+
 static void plan_slices(Codegen *cg, Gemm *gemm) {
     const Dot *dot = &gemm->dot;
-    Type type = gemm->node->out[0]->type;
-    int64_t most = type == T_I64 ? MAX_I32_TERMS / dot->quad * dot->quad : gemm->k;
     gemm->interleaved = gemm->ak != dot_source(dot) && gemm->k > 1 && gemm->am == dot_source(dot);
-    gemm->pitch = round_up(gemm->k, dot->quad) * dot->bytes;
-    gemm->a_bytes = round_up(gemm->m * gemm->pitch + SLACK, INTC_ARENA_ALIGN);
-    gemm->slice_count = (int)((gemm->k + most - 1) / most);
+    gemm->pitch = gemm->slice * dot->bytes;
+    gemm->a_bytes = round_up(gemm->run * gemm->pitch + SLACK, INTC_ARENA_ALIGN);
     gemm->slices = arena_alloc(cg->memory, (size_t)gemm->slice_count, sizeof *gemm->slices);
     for (int i = 0; i < gemm->slice_count; i++) {
-        Slice *slice = &gemm->slices[i];
-        memset(slice, 0, sizeof *slice);
-        int64_t from = i * most, k = gemm->k - from < most ? gemm->k - from : most, groups = (k + dot->quad - 1) / dot->quad;
-        int64_t group_step = gemm->interleaved ? gemm->m * dot_group(dot) : dot_group(dot);
-        slice->columns = (Columns){groups, gemm->n, gemm->bn, NULL, k, gemm->bk};
-        slice->a = from / dot->quad * group_step;
-        slice->b = gemm->b_bytes;
-        slice->init = gemm->init_bytes;
-        gemm->b_bytes += panel_count(&gemm->dot, gemm->n) * panel_bytes(dot, groups);
-        gemm->init_bytes += panel_count(dot, gemm->n) * dot->panel * 4;
-        Product product = {.row = {{gemm->m, gemm->interleaved ? dot_group(dot) : gemm->pitch, gemm->cm}},
+        int64_t from = i * gemm->slice, k = gemm->k - from < gemm->slice ? gemm->k - from : gemm->slice;
+        int64_t groups = (k + dot->quad - 1) / dot->quad;
+        Product product = {.row = {{gemm->run, gemm->interleaved ? dot_group(dot) : gemm->pitch, gemm->cm}},
                            .rows = 1,
-                           .k = {{groups, group_step, 0}},
+                           .k = {{groups, gemm->interleaved ? gemm->run * dot_group(dot) : dot_group(dot), 0}},
                            .ks = 1,
                            .groups = groups,
                            .columns = gemm->n,
                            .column_stride = gemm->cn,
                            .panel_stride = dot->panel * gemm->cn,
-                           .type = type,
+                           .type = gemm->node->out[0]->type,
                            .accumulate = i > 0,
                            .exclusive = gemm->slice_count > 1,
                            .init = dot->biased};
+        Slice *slice = &gemm->slices[i];
+        *slice = (Slice){.from = from, .b = gemm->b_bytes, .init = gemm->init_bytes};
+        slice->columns = (Columns){groups, gemm->n, gemm->bn, NULL, k, gemm->bk};
         slice->code = product_new(cg, dot, &product);
+        gemm->b_bytes += panel_count(&gemm->dot, gemm->n) * panel_bytes(dot, groups);
+        gemm->init_bytes += panel_count(dot, gemm->n) * dot->panel * 4;
     }
+}
+
+/* Few runs are shared by tasks that each take a part of the columns, unless all of them would have to stage all slices. */
+static void plan_tasks(Gemm *gemm) {
+    int64_t steps = gemm->batches == 1 ? run_count(gemm) : gemm->batches, blocks = product_blocks(&gemm->slices[0].code);
+    gemm->parts = gemm->batches == 1 && gemm->slice_count == 1 ? (SLOTS + steps - 1) / steps : 1;
+    gemm->parts = gemm->parts < blocks ? gemm->parts : blocks;
+    gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < SLOTS ? steps : SLOTS;
 }
 
 /* --- staging --- */
 
-/* Staging comes in units: rows, or groups of interleaved rows. */
-static int64_t stage_units(const Gemm *gemm) {
-    return gemm->interleaved ? (gemm->k + gemm->dot.quad - 1) / gemm->dot.quad : gemm->m;
-}
-
-static void stage_unit(Codegen *cg, const Gemm *gemm, LLVMValueRef source, LLVMValueRef staged, LLVMValueRef unit) {
+/* The rows from `source` on: the elements of a slice. */
+static void stage_rows(Codegen *cg, const Gemm *gemm, const Slice *slice, LLVMValueRef source, LLVMValueRef staged) {
     const Dot *dot = &gemm->dot;
+    int64_t k = slice->columns.k;
+    source = byte_at_const(cg, source, slice->from * gemm->ak);
     if (gemm->interleaved) {
+        Loop group = loop_begin(cg, const64(cg, 0), const64(cg, slice->columns.groups));
         LLVMValueRef sources[4];
         for (int i = 0; i < dot->quad; i++) {
-            LLVMValueRef k = smin(cg, add_const(cg, mul_by(cg, unit, dot->quad), i), const64(cg, gemm->k - 1));
-            sources[i] = byte_at(cg, source, mul_by(cg, k, gemm->ak));
+            LLVMValueRef at = smin(cg, add_const(cg, mul_by(cg, group.index, dot->quad), i), const64(cg, k - 1));
+            sources[i] = byte_at(cg, source, mul_by(cg, at, gemm->ak));
         }
-        stage_interleaved(cg, dot, sources, NULL, byte_at(cg, staged, mul_by(cg, unit, gemm->m * dot_group(dot))), gemm->m, true);
+        stage_interleaved(cg, dot, sources, NULL, byte_at(cg, staged, mul_by(cg, group.index, gemm->run * dot_group(dot))), gemm->run,
+                          true);
+        loop_end(cg, &group);
         return;
     }
-    LLVMValueRef from = byte_at(cg, source, mul_by(cg, unit, gemm->am)), to = byte_at(cg, staged, mul_by(cg, unit, gemm->pitch));
+    Loop row = loop_begin(cg, const64(cg, 0), const64(cg, gemm->run));
+    LLVMValueRef from = byte_at(cg, source, mul_by(cg, row.index, gemm->am)), to = byte_at(cg, staged, mul_by(cg, row.index, gemm->pitch));
     if (gemm->ak == dot_source(dot) || gemm->k == 1) {
-        stage_run(cg, dot, from, to, gemm->k);
-        return;
+        stage_run(cg, dot, from, to, k);
+    } else {
+        Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, k));
+        stage_one(cg, dot, byte_at(cg, from, mul_by(cg, loop.index, gemm->ak)), byte_at(cg, to, mul_by(cg, loop.index, dot->bytes)));
+        loop_end(cg, &loop);
     }
-    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, gemm->k));
-    stage_one(cg, dot, byte_at(cg, from, mul_by(cg, loop.index, gemm->ak)), byte_at(cg, to, mul_by(cg, loop.index, dot->bytes)));
-    loop_end(cg, &loop);
+    loop_end(cg, &row);
 }
 
 static void pack_one(Codegen *cg, const Gemm *gemm, LLVMValueRef source, LLVMValueRef packed, LLVMValueRef init, LLVMValueRef panel) {
-    int64_t from = 0;
     for (int i = 0; i < gemm->slice_count; i++) {
         const Slice *slice = &gemm->slices[i];
         LLVMValueRef to =
             byte_at(cg, byte_at_const(cg, packed, slice->b), mul_by(cg, panel, panel_bytes(&gemm->dot, slice->columns.groups)));
         LLVMValueRef first = byte_at(cg, byte_at_const(cg, init, slice->init), mul_by(cg, panel, gemm->dot.panel * 4));
-        pack_panel(cg, &gemm->dot, &slice->columns, byte_at_const(cg, source, from * gemm->bk), panel, to, gemm->dot.biased ? first : NULL);
-        from += slice->columns.k;
+        LLVMValueRef from = byte_at_const(cg, source, slice->from * gemm->bk);
+        pack_panel(cg, &gemm->dot, &slice->columns, from, panel, to, gemm->dot.biased ? first : NULL);
     }
 }
 
-static void call_slices(Codegen *cg, const Gemm *gemm, LLVMValueRef staged, LLVMValueRef packed, LLVMValueRef init, LLVMValueRef c,
-                        LLVMValueRef block, LLVMValueRef part, int64_t parts) {
+/* --- emission --- */
+
+/* Bytes of the panels of a task that has its own, or of all. */
+static int64_t columns_bytes(const Gemm *gemm) {
+    return round_up(gemm->b_bytes + SLACK, INTC_ARENA_ALIGN);
+}
+
+static int64_t starts_bytes(const Gemm *gemm) {
+    return round_up(gemm->init_bytes, INTC_ARENA_ALIGN);
+}
+
+static void pack(Codegen *cg, const Gemm *gemm) {
+    kernel_begin(cg, gemm->node, "pack");
+    Loop panel = loop_begin(cg, cg->begin, cg->end);
+    pack_one(cg, gemm, arena_at(cg, gemm->node->in[1]->offset), arena_at(cg, gemm->columns), arena_at(cg, gemm->init), panel.index);
+    loop_end(cg, &panel);
+    kernel_end(cg, panel_count(&gemm->dot, gemm->n), gemm->n * gemm->k / 8);
+}
+
+/* One batch, or the only one. */
+typedef struct {
+    LLVMValueRef a, c;                /* the row operand and the result */
+    LLVMValueRef rows, columns, init; /* scratch */
+} Batch;
+
+/* The last run of a batch is moved back to end with it. */
+static LLVMValueRef run_start(Codegen *cg, const Gemm *gemm, LLVMValueRef run) {
+    return smin(cg, mul_by(cg, run, gemm->run), const64(cg, gemm->m - gemm->run));
+}
+
+static void stage(Codegen *cg, const Gemm *gemm, const Slice *slice, const Batch *batch, LLVMValueRef run) {
+    stage_rows(cg, gemm, slice, byte_at(cg, batch->a, mul_by(cg, run_start(cg, gemm, run), gemm->am)), batch->rows);
+}
+
+/* Staged rows by part `part` of the columns. */
+static void multiply(Codegen *cg, const Gemm *gemm, const Slice *slice, const Batch *batch, LLVMValueRef run, LLVMValueRef part) {
+    int64_t row = gemm->cm * type_bytes(gemm->node->out[0]->type), blocks = product_blocks(&slice->code);
+    LLVMValueRef sums = byte_at(cg, batch->c, mul_by(cg, run_start(cg, gemm, run), row));
+    Loop block = loop_begin(cg, udiv_by(cg, mul_by(cg, part, blocks), gemm->parts),
+                            udiv_by(cg, mul_by(cg, add_const(cg, part, 1), blocks), gemm->parts));
+    product_call(cg, &slice->code, batch->rows, byte_at_const(cg, batch->columns, slice->b), byte_at_const(cg, batch->init, slice->init),
+                 sums, block.index, const64(cg, 0), 1);
+    loop_end(cg, &block);
+}
+
+static void emit_runs(Codegen *cg, const Gemm *gemm, const Batch *batch, LLVMValueRef from, LLVMValueRef to) {
     for (int i = 0; i < gemm->slice_count; i++) {
-        const Slice *slice = &gemm->slices[i];
-        product_call(cg, &slice->code, byte_at_const(cg, staged, slice->a), byte_at_const(cg, packed, slice->b),
-                     byte_at_const(cg, init, slice->init), c, block, part, parts);
+        Loop run = loop_begin(cg, from, to);
+        stage(cg, gemm, &gemm->slices[i], batch, run.index);
+        multiply(cg, gemm, &gemm->slices[i], batch, run.index, const64(cg, 0));
+        loop_end(cg, &run);
     }
 }
 
-/* --- one product: parallel over blocks and row tiles --- */
-
-static void emit_single(Codegen *cg, const Gemm *gemm) {
-    const Node *node = gemm->node;
-    int64_t a = scratch_alloc(cg, gemm->a_bytes), b = scratch_alloc(cg, gemm->b_bytes + SLACK), init = scratch_alloc(cg, gemm->init_bytes);
-    int64_t panels = panel_count(&gemm->dot, gemm->n), units = panels + stage_units(gemm);
-    kernel_begin(cg, node, "stage");
-    Loop loop = loop_begin(cg, cg->begin, cg->end);
-    Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, loop.index, const64(cg, panels)));
-    pack_one(cg, gemm, arena_at(cg, node->in[1]->offset), arena_at(cg, b), arena_at(cg, init), loop.index);
-    if_else(cg, &branch);
-    stage_unit(cg, gemm, arena_at(cg, node->in[0]->offset), arena_at(cg, a), add_const(cg, loop.index, -panels));
+/* Rows are staged once for all parts of a run that one call of the kernel does, one after another. */
+static void emit_part(Codegen *cg, const Gemm *gemm, Batch batch, LLVMValueRef task) {
+    LLVMValueRef run = udiv_by(cg, task, gemm->parts), part = urem_by(cg, task, gemm->parts);
+    batch.rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, cg->begin, gemm->a_bytes));
+    LLVMValueRef first = compare(cg, LLVMIntEQ, task, cg->begin), next = compare(cg, LLVMIntEQ, part, const64(cg, 0));
+    Branch branch = if_begin(cg, LLVMBuildOr(cg->builder, first, next, ""));
+    stage(cg, gemm, gemm->slices, &batch, run);
     if_end(cg, &branch);
-    loop_end(cg, &loop);
-    kernel_end(cg, units, (gemm->m + gemm->n) * gemm->k / 8);
-
-    const ProductCode *code = &gemm->slices[0].code;
-    int64_t blocks = product_blocks(code), parts = (SLOTS + blocks - 1) / blocks;
-    parts = parts > product_parts(code) ? product_parts(code) : parts;
-    kernel_begin(cg, node, "main");
-    loop = loop_begin(cg, cg->begin, cg->end);
-    call_slices(cg, gemm, arena_at(cg, a), arena_at(cg, b), arena_at(cg, init), arena_at(cg, node->out[0]->offset),
-                udiv_by(cg, loop.index, parts), urem_by(cg, loop.index, parts), parts);
-    loop_end(cg, &loop);
-    kernel_end(cg, blocks * parts, gemm->m * gemm->n / 32 * gemm->k);
+    multiply(cg, gemm, gemm->slices, &batch, run, part);
 }
 
-/* --- batches: each task stages and multiplies its own --- */
-
-static void emit_batches(Codegen *cg, const Gemm *gemm) {
-    const Node *node = gemm->node;
-    int64_t tasks = gemm->batches < SLOTS ? gemm->batches : SLOTS;
-    int64_t b_at = gemm->a_bytes, init_at = round_up(b_at + gemm->b_bytes + SLACK, INTC_ARENA_ALIGN);
-    int64_t slot = round_up(init_at + gemm->init_bytes, INTC_ARENA_ALIGN), scratch = scratch_alloc(cg, slot * tasks);
-    kernel_begin(cg, node, "main");
-    Loop task = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef own = byte_at(cg, arena_at(cg, scratch), mul_by(cg, task.index, slot));
-    LLVMValueRef packed = byte_at_const(cg, own, b_at), init = byte_at_const(cg, own, init_at);
-    LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, gemm->batches), tasks);
-    LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), gemm->batches), tasks);
-    Loop batch = loop_begin(cg, first, end);
-    LLVMValueRef rest = batch.index, a = arena_at(cg, node->in[0]->offset), b = arena_at(cg, node->in[1]->offset);
-    LLVMValueRef c = arena_at(cg, node->out[0]->offset);
+/* Each task packs the columns of its own batches. */
+static void emit_batch(Codegen *cg, const Gemm *gemm, Batch batch, LLVMValueRef index) {
+    LLVMValueRef rest = index, b = arena_at(cg, gemm->node->in[1]->offset);
+    int64_t bytes = type_bytes(gemm->node->out[0]->type);
     for (int i = gemm->leads - 1; i >= 0; i--) {
         LLVMValueRef at = urem_by(cg, rest, gemm->lead[i]);
         rest = udiv_by(cg, rest, gemm->lead[i]);
-        a = byte_at(cg, a, mul_by(cg, at, gemm->a_lead[i]));
+        batch.a = byte_at(cg, batch.a, mul_by(cg, at, gemm->a_lead[i]));
         b = byte_at(cg, b, mul_by(cg, at, gemm->b_lead[i]));
-        c = byte_at(cg, c, mul_by(cg, at, gemm->c_lead[i] * type_bytes(node->out[0]->type)));
+        batch.c = byte_at(cg, batch.c, mul_by(cg, at, gemm->c_lead[i] * bytes));
     }
     Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panel_count(&gemm->dot, gemm->n)));
-    pack_one(cg, gemm, b, packed, init, panel.index);
+    pack_one(cg, gemm, b, batch.columns, batch.init, panel.index);
     loop_end(cg, &panel);
-    Loop unit = loop_begin(cg, const64(cg, 0), const64(cg, stage_units(gemm)));
-    stage_unit(cg, gemm, a, own, unit.index);
-    loop_end(cg, &unit);
-    Loop block = loop_begin(cg, const64(cg, 0), const64(cg, product_blocks(&gemm->slices[0].code)));
-    call_slices(cg, gemm, own, packed, init, c, block.index, const64(cg, 0), 1);
-    loop_end(cg, &block);
-    loop_end(cg, &batch);
-    loop_end(cg, &task);
-    kernel_end(cg, tasks, gemm->batches * gemm->m * gemm->n / 32 * gemm->k);
+    emit_runs(cg, gemm, &batch, const64(cg, 0), const64(cg, run_count(gemm)));
+}
+
+/* Where a task begins that shares `steps` with the others. */
+static LLVMValueRef share_of(Codegen *cg, const Gemm *gemm, LLVMValueRef task, int64_t steps) {
+    return udiv_by(cg, mul_by(cg, task, steps), gemm->tasks);
+}
+
+static void emit_task(Codegen *cg, const Gemm *gemm, LLVMValueRef task) {
+    LLVMValueRef after = add_const(cg, task, 1);
+    Batch batch = {.a = arena_at(cg, gemm->node->in[0]->offset),
+                   .c = arena_at(cg, gemm->node->out[0]->offset),
+                   .rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, task, gemm->a_bytes)),
+                   .columns = arena_at(cg, gemm->columns),
+                   .init = arena_at(cg, gemm->init)};
+    if (gemm->parts > 1) {
+        emit_part(cg, gemm, batch, task);
+    } else if (gemm->batches == 1) {
+        int64_t runs = run_count(gemm);
+        emit_runs(cg, gemm, &batch, share_of(cg, gemm, task, runs), share_of(cg, gemm, after, runs));
+    } else {
+        batch.columns = byte_at(cg, batch.columns, mul_by(cg, task, columns_bytes(gemm)));
+        batch.init = byte_at(cg, batch.init, mul_by(cg, task, starts_bytes(gemm)));
+        Loop index = loop_begin(cg, share_of(cg, gemm, task, gemm->batches), share_of(cg, gemm, after, gemm->batches));
+        emit_batch(cg, gemm, batch, index.index);
+        loop_end(cg, &index);
+    }
 }
 
 void emit_matmul(Codegen *cg, const Node *node) {
-    Gemm gemm = {
-        .node = node,
-    };
     const Value *c = node->out[0];
-    gemm.dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0], node->in[1]);
+    Gemm gemm = {.node = node, .dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0], node->in[1])};
     describe(&gemm);
     merge_leads(&gemm);
+    plan_k(&gemm);
+    plan_runs(&gemm);
     plan_slices(cg, &gemm);
+    plan_tasks(&gemm);
+    int64_t copies = gemm.batches == 1 ? 1 : gemm.tasks;
+    gemm.rows = scratch_alloc(cg, gemm.a_bytes * gemm.tasks);
+    gemm.columns = scratch_alloc(cg, columns_bytes(&gemm) * copies);
+    gemm.init = scratch_alloc(cg, starts_bytes(&gemm) * copies);
     if (gemm.batches == 1)
-        emit_single(cg, &gemm);
-    else
-        emit_batches(cg, &gemm);
+        pack(cg, &gemm);
+    kernel_begin(cg, node, "main");
+    Loop task = loop_begin(cg, cg->begin, cg->end);
+    emit_task(cg, &gemm, task.index);
+    loop_end(cg, &task);
+    kernel_end(cg, gemm.tasks, gemm.batches * gemm.m * gemm.n / 32 * gemm.k);
 }

@@ -18,6 +18,11 @@ static const Case MATMULS[] = {
     {.name = "mlp3.forward", .m = 128, .k = 512, .n = 10, .size = 1},     {.name = "mlp3.dgrad", .m = 128, .k = 10, .n = 512, .size = 0},
     {.name = "mlp3.wgrad", .m = 10, .k = 128, .n = 512, .size = 2},       {.name = "lenet.fc1", .m = 128, .k = 256, .n = 120, .size = 1},
     {.name = "lenet.fc1.wgrad", .m = 120, .k = 128, .n = 256, .size = 2}, {.name = "square", .m = 512, .k = 512, .n = 512, .size = 1},
+    {.name = "vit.qkv", .m = 2048, .k = 192, .n = 576, .size = 0}, {.name = "vit.qkv.dgrad", .m = 2048, .k = 576, .n = 192, .size = 1},
+    {.name = "vit.qkv.wgrad", .m = 192, .k = 2048, .n = 576, .size = 2}, {.name = "vit.proj", .m = 2048, .k = 192, .n = 192, .size = 0},
+    {.name = "vit.up", .m = 2048, .k = 192, .n = 768, .size = 0}, {.name = "vit.up.dgrad", .m = 2048, .k = 768, .n = 192, .size = 1},
+    {.name = "vit.up.wgrad", .m = 192, .k = 2048, .n = 768, .size = 2}, {.name = "vit.down", .m = 2048, .k = 768, .n = 192, .size = 0},
+    {.name = "vit.down.dgrad", .m = 2048, .k = 192, .n = 768, .size = 1}, {.name = "vit.down.wgrad", .m = 768, .k = 2048, .n = 192, .size = 2},
 };
 
 /* batch, in channels, out channels, size, kernel, stride, pad, group */

@@ -277,7 +277,12 @@ static Node *random_matmul(Graph *graph, Diag *diag) {
         n = between(1, 8) * 16;
     if (below(6) == 0)
         k = between(100, 300);
-    int lead = (int)below(3), ra = 0, rb = 0;
+    bool many = below(5) == 0; /* several runs of rows, and slices of K */
+    if (many) {
+        m = between(100, 500);
+        k = below(2) ? between(1000, 2600) : k;
+    }
+    int lead = many ? 0 : (int)below(3), ra = 0, rb = 0;
     bool ta = below(2), tb = below(2);
     int skip_a = (int)below(lead + 1), skip_b = skip_a > 0 ? 0 : (int)below(lead + 1);
     for (int i = 0; i < lead; i++) {
