@@ -6,7 +6,10 @@
  * and pools an order spreads to the neighbours: through what walks an operand on its own (concat, pad, slice, reductions, rows) unchanged,
  * through transpose and reshape as the order at which they are free; what came first stays. So the transposes that a model of another
  * layout has around its convolutions are free, and the memory plan lets their two sides share a place. Away from convolutions values stay
- * row-major: transposing the heads of attention costs less than rounding in an order other than the logical one. */
+ * row-major: transposing the heads of attention costs less than rounding in an order other than the logical one.
+ *
+ * First, a matmul takes on the transposes of its operands and its result: it reads either order, and the product of the transposed operands
+ * is the transposed product. What is left unused is dropped. */
 #include "passes/passes.h"
 
 #include <string.h>
@@ -184,8 +187,65 @@ static Layout layout_new(Graph *graph) {
     return l;
 }
 
+/* --- matmul --- */
+
+/* Whether a node does nothing but swap the last two dimensions. */
+static bool swaps_last(const Node *node) {
+    if (node == NULL || node->op != OP_transpose)
+        return false;
+    int count;
+    const int64_t *perm = attr_ints(node, "perm", &count);
+    for (int i = 0; i < count; i++)
+        if (perm[i] != (i < count - 2 ? i : 2 * count - 3 - i))
+            return false;
+    return count >= 2;
+}
+
+static bool flag(const Node *node, int input) {
+    return attr_int(node, input == 0 ? "ta" : "tb", 0) != 0;
+}
+
+/* All attributes of a matmul, in a list of its own. */
+static void set_flags(Node *node, bool ta, bool tb) {
+    node->attr_count = 0;
+    attr_set(node, ATTR_I("ta", ta));
+    attr_set(node, ATTR_I("tb", tb));
+}
+
+static void absorb_operands(Node *node) {
+    for (int k = 0; k < 2; k++)
+        while (swaps_last(node->in[k]->def)) {
+            node->in[k] = node->in[k]->def->in[0];
+            set_flags(node, flag(node, 0) != (k == 0), flag(node, 1) != (k == 1));
+        }
+}
+
+/* The transpose becomes the product; what it read is left unused. */
+static void absorb_result(const Graph *graph, Node *transpose) {
+    const Node *product = transpose->in[0]->def;
+    if (!swaps_last(transpose) || product == NULL || product->op != OP_matmul || value_uses(graph, product->out[0]) != 1)
+        return;
+    transpose->op = OP_matmul;
+    transpose->in = arena_alloc(graph->arena, 2, sizeof(Value *));
+    transpose->in_count = 2;
+    transpose->in[0] = product->in[1];
+    transpose->in[1] = product->in[0];
+    set_flags(transpose, !flag(product, 1), !flag(product, 0));
+}
+
+static void absorb_transposes(Graph *graph) {
+    for (int i = 0; i < graph->node_count; i++)
+        if (graph->nodes[i]->op == OP_transpose)
+            absorb_result(graph, graph->nodes[i]);
+    for (int i = 0; i < graph->node_count; i++)
+        if (graph->nodes[i]->op == OP_matmul)
+            absorb_operands(graph->nodes[i]);
+}
+
 bool pass_layout(Graph *graph, Diag *diag) {
-    (void)diag;
+    absorb_transposes(graph);
+    if (!pass_dce(graph, diag))
+        return false;
     Layout l = layout_new(graph);
     for (int i = 0; i < graph->node_count; i++)
         seed_windows(&l, graph->nodes[i]);

@@ -1,6 +1,6 @@
 /* Memory orders. Which orders let a transpose or reshape move no byte, against a search through all of them; a net whose layers are N H W C
  * with a transpose on either side of every window, as exporters of such frameworks write it, against the same net without: equal losses
- * and gradients, and no move of either copies anything. */
+ * and gradients, and no move of either copies anything. Matmul takes on every transpose around it. */
 #include "tests/op/nets.h"
 
 /* --- orders, by search --- */
@@ -232,6 +232,59 @@ static void check_equal(Arena *arena, Diag *diag) {
     eval_free(last);
 }
 
+/* --- transposes around matmul --- */
+
+static Value *turned(Graph *graph, Value *x, bool wanted) {
+    static const int64_t plane[] = {1, 0}, stack[] = {0, 2, 1};
+    int rank = x->shape.rank;
+    return wanted ? build(graph, OP_transpose, NULL, INPUTS(x), ATTRS(ATTR_L("perm", rank, rank == 2 ? plane : stack))) : x;
+}
+
+/* Products of 3x4 by 4x5, either stored in either order, behind a transpose or not, with the result transposed or not. */
+static Graph *products_new(Arena *arena, int rank) {
+    Graph *graph = graph_new(arena, "products");
+    graph->stage = STAGE_LOWERED;
+    const char *const left[2][2] = {{"3x4", "4x3"}, {"2x3x4", "2x4x3"}}, *const right[2][2] = {{"4x5", "5x4"}, {"2x4x5", "2x5x4"}};
+    for (int i = 0; i < 32; i++) {
+        bool ta = i & 1, tb = i & 2, before_a = i & 4, before_b = i & 8, after = i & 16;
+        Value *a = graph_value(graph, VALUE_INPUT, arena_printf(arena, "a%d", i), parse_shape(left[rank - 2][ta != before_a]));
+        Value *b = graph_value(graph, VALUE_INPUT, arena_printf(arena, "b%d", i), parse_shape(right[rank - 2][tb != before_b]));
+        a = turned(graph, a, before_a);
+        b = turned(graph, b, before_b);
+        Value *y = build(graph, OP_matmul, NULL, INPUTS(a, b), ATTRS(ATTR_I("ta", ta), ATTR_I("tb", tb)));
+        graph_output(graph, arena_printf(arena, "y%d", i), ROLE_PREDICTION, turned(graph, y, after));
+    }
+    return graph;
+}
+
+static Eval *products_of(Graph *graph) {
+    Eval *eval = eval_new(graph, EVAL_REAL);
+    uint64_t state = 5;
+    for (int i = 0; i < graph->value_count; i++)
+        if (graph->values[i]->kind == VALUE_INPUT)
+            for (int64_t k = 0; k < shape_elements(graph->values[i]->shape); k++)
+                eval->tensors[i].real[k] = (double)random_below(&state, 201) - 100.0;
+    eval_nodes(eval);
+    return eval;
+}
+
+static void check_products(Arena *arena, int rank, Diag *diag) {
+    Graph *as_written = products_new(arena, rank), *laid_out = products_new(arena, rank);
+    CHECK(pass_layout(laid_out, diag) && graph_verify(laid_out, diag), "layout or verify refuses products");
+    for (int i = 0; i < laid_out->node_count; i++)
+        CHECK(laid_out->nodes[i]->op == OP_matmul, "%s is left of products of rank %d", op_info(laid_out->nodes[i]->op)->name, rank);
+    CHECK(laid_out->node_count == 32, "%d products of rank %d, expected 32", laid_out->node_count, rank);
+    Eval *a = products_of(as_written), *b = products_of(laid_out);
+    for (int o = 0; o < 32; o++) {
+        const Value *x = as_written->outputs[o].value, *y = laid_out->outputs[o].value;
+        CHECK(shape_equal(x->shape, y->shape), "product %d of rank %d changes its shape", o, rank);
+        for (int64_t k = 0; k < shape_elements(x->shape); k++)
+            CHECK(a->tensors[x->id].real[k] == b->tensors[y->id].real[k], "product %d of rank %d, element %d", o, rank, (int)k);
+    }
+    eval_free(a);
+    eval_free(b);
+}
+
 int main(void) {
     Arena *arena = arena_new();
     Diag *diag = diag_new(NULL);
@@ -239,9 +292,11 @@ int main(void) {
     check_equal(arena, diag);
     check_free("channels last", net_new(arena, true), 14, diag);
     check_free("channels first", net_new(arena, false), 0, diag);
+    check_products(arena, 2, diag);
+    check_products(arena, 3, diag);
     if (failures > 0)
         diag_print(diag, stderr);
     diag_free(diag);
     arena_free(arena);
-    return report("layout", 4);
+    return report("layout", 6);
 }
