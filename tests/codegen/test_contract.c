@@ -31,6 +31,14 @@ static Value *operand(Graph *graph, int rank, const int64_t *dims) {
     return value;
 }
 
+static void channels_last(Value *value) {
+    int rank = value->shape.rank;
+    value->order[0] = 0;
+    for (int i = 1; i < rank - 1; i++)
+        value->order[i] = (uint8_t)(i + 1);
+    value->order[rank - 1] = 1;
+}
+
 /* Any order: mostly logical or channels last, sometimes a random permutation. */
 static void reorder(Value *value, bool windowed) {
     int rank = value->shape.rank;
@@ -38,9 +46,7 @@ static void reorder(Value *value, bool windowed) {
     for (int i = 0; i < rank; i++)
         value->order[i] = (uint8_t)i;
     if (kind < 4 && windowed) {
-        for (int i = 1; i < rank - 1; i++)
-            value->order[i] = (uint8_t)(i + 1);
-        value->order[rank - 1] = 1;
+        channels_last(value);
     } else if (kind == 7) {
         for (int i = rank - 1; i > 0; i--) {
             int other = (int)below(i + 1);
@@ -340,12 +346,24 @@ static Node *random_conv(Graph *graph, Diag *diag, Op op) {
     return node;
 }
 
+enum { LONG = 4 };
+
 /* Sums beyond 32 bits. */
 static Node *long_sum(Graph *graph, Diag *diag, int which) {
     static const int64_t one[1] = {1}, pads[2] = {1, 0}, w[3] = {3, 2, 5}, x[3] = {2, 2, 160000}, y[3] = {2, 3, 159997};
     if (which == 0)
         return finish(graph, diag, OP_matmul, operand(graph, 2, (int64_t[]){3, 300001}), operand(graph, 2, (int64_t[]){300001, 5}),
                       ATTRS(ATTR_I("ta", 0), ATTR_I("tb", 0)), true);
+    if (which == 3) { /* as many pixels of an image as Winograd takes */
+        static const int64_t ones[4] = {1, 1, 1, 1}, image[4] = {2, 16, 181, 181}, taps[4] = {16, 16, 3, 3};
+        Value *left = operand(graph, 4, image), *right = operand(graph, 4, image);
+        channels_last(left);
+        channels_last(right);
+        return finish(graph, diag, OP_conv_wgrad, left, right,
+                      ATTRS(ATTR_L("strides", 2, ones), ATTR_L("pads", 4, ones), ATTR_L("dilations", 2, ones), ATTR_I("group", 1),
+                            ATTR_L("shape", 4, taps)),
+                      true);
+    }
     Attr attrs[] = {ATTR_L("strides", 1, one), ATTR_L("pads", 2, pads), ATTR_L("dilations", 1, one), ATTR_I("group", 1),
                     ATTR_L("shape", 3, w)};
     if (which == 1)
@@ -361,23 +379,23 @@ int main(int argc, char **argv) {
         if (!jit_runs(CPUS[i]))
             printf("not run here: %s\n", CPUS[i]);
     static const Op ops[] = {OP_matmul, OP_conv, OP_conv_dgrad, OP_conv_wgrad};
-    for (int i = 0; i < cases + 3; i++) {
+    for (int i = 0; i < cases + LONG; i++) {
         state = seed * 1000003 + (uint64_t)i;
         Arena *arena = arena_new();
         Diag *diag = diag_new("contract");
         Graph *graph = graph_new(arena, "contract");
-        Node *node = i < 3                     ? long_sum(graph, diag, i)
+        Node *node = i < LONG                  ? long_sum(graph, diag, i)
                      : ops[i % 4] == OP_matmul ? random_matmul(graph, diag)
                                                : random_conv(graph, diag, ops[i % 4]);
-        if (i < 3)
+        if (i < LONG)
             state = ~(uint64_t)0;
         int before = failures;
-        run_case(node, i < 3 ? -1 : i / 4);
+        run_case(node, i < LONG ? -1 : i / 4);
         if (failures > before)
             fprintf(stderr, "  case %d of seed %llu\n", i, (unsigned long long)seed);
         diag_free(diag);
         arena_free(arena);
     }
-    printf("%d contractions, %d failures\n", cases + 3, failures);
+    printf("%d contractions, %d failures\n", cases + LONG, failures);
     return failures > 0;
 }
