@@ -17,10 +17,10 @@ static LLVMValueRef clamp(Codegen *cg, LLVMValueRef x, int64_t limit) {
 
 /* x / 2^s half to even, s of the same type as x and at least 0. */
 static LLVMValueRef round_even(Codegen *cg, LLVMValueRef x, LLVMValueRef s) {
-    LLVMValueRef one = const_like(x, 1), zero = const_like(x, 0);
-    LLVMValueRef half = LLVMBuildLShr(cg->builder, LLVMBuildShl(cg->builder, one, s, ""), one, "");
-    LLVMValueRef odd = LLVMBuildAnd(cg->builder, LLVMBuildAShr(cg->builder, x, s, ""), umin(cg, s, one), "");
-    LLVMValueRef less = smax(cg, sub(cg, half, one), zero);
+    /* Without places to drop, both the half less one and the bit that decides a tie are 0, as the mask is. */
+    LLVMValueRef one = const_like(x, 1), mask = sub(cg, LLVMBuildShl(cg->builder, one, s, ""), one);
+    LLVMValueRef less = LLVMBuildLShr(cg->builder, mask, one, "");
+    LLVMValueRef odd = LLVMBuildAnd(cg->builder, LLVMBuildAShr(cg->builder, x, s, ""), LLVMBuildAnd(cg->builder, mask, one, ""), "");
     return LLVMBuildAShr(cg->builder, add(cg, add(cg, x, less), odd), s, "");
 }
 
