@@ -1,15 +1,16 @@
 /* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by the shift of the step before and finds the largest
  * magnitude (a maximum over all threads by an atomic); if that asks for another shift, the pass is repeated with it, so that the result is
- * that of two passes. An update in place cannot be repeated: there a first pass finds the magnitude, a second rounds and stores. Fixed
- * (with a slot): one pass. The new exponent is stored last, by the entry function, so that every pass reads the old ones.
- * A convolution among the fused nodes is computed in the same kernel, image by image, and again if a pass is repeated. */
+ * that of two passes. An update in place cannot be repeated: it goes to scratch first, or, where that is large, a first pass finds the
+ * magnitude and a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by the entry function, so that
+ * every pass reads the old ones. A convolution among the fused nodes is computed in the same kernel, image by image, and again if a pass is
+ * repeated. */
 #include "codegen/contract.h"
 #include "codegen/space.h"
 #include "runtime/fixed.h"
 
 #include <string.h>
 
-enum { MAX_MASKS = 4 };
+enum { MAX_MASKS = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024 };
 
 typedef struct {
     const Node *node;
@@ -23,6 +24,7 @@ typedef struct {
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
     Conv *conv;          /* what it rounds image by image; NULL: nothing */
+    Value to;            /* the result as it is stored: node->out[0], or at a place aside */
     int64_t maximum;     /* scratch places: the largest magnitude, i64, */
     int64_t shift;       /* and the shift to round by, i32 */
 } Rescale;
@@ -39,7 +41,7 @@ static void add_mask(Rescale *r, const Node *mask) {
 
 static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     const Value *out = node->out[0], *in = node->in[0];
-    *r = (Rescale){.node = node, .space = space_new(out->shape, out->order)};
+    *r = (Rescale){.node = node, .space = space_new(out->shape, out->order), .to = *out};
     r->group = (Group){.space = &r->space, .order = out->order};
     r->stochastic = strcmp(attr_text(node, "round", "nearest"), "stochastic") == 0;
     r->bits = (int)attr_int(node, "bits", 8);
@@ -180,7 +182,7 @@ static void emit_nest(Codegen *cg, const Pass *pass) {
         store_element(cg, r->mask[i]->out[0], nest_index(cg, &nest, r->mask_stream[i]), bit);
     }
     if (pass->store)
-        store_element(cg, r->node->out[0], nest_index(cg, &nest, r->target), rounded(cg, pass, &nest, x));
+        store_element(cg, &r->to, nest_index(cg, &nest, r->target), rounded(cg, pass, &nest, x));
     nest_end(cg, &nest);
 }
 
@@ -288,6 +290,18 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     LLVMPositionBuilderAtEnd(cg->builder, done);
 }
 
+/* Brings what was stored aside to the result's place. */
+static void copy_back(Codegen *cg, const Rescale *r) {
+    const Value *out = r->node->out[0];
+    int64_t bytes = value_bytes(out), pieces = (bytes + COPY_BYTES - 1) / COPY_BYTES;
+    kernel_begin(cg, r->node, "copy");
+    Loop piece = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef at = mul_by(cg, piece.index, COPY_BYTES), count = smin(cg, const64(cg, COPY_BYTES), sub(cg, const64(cg, bytes), at));
+    LLVMBuildMemCpy(cg->builder, byte_at(cg, arena_at(cg, out->offset), at), 1, byte_at(cg, arena_at(cg, r->to.offset), at), 1, count);
+    loop_end(cg, &piece);
+    kernel_end(cg, pieces, bytes / 16);
+}
+
 /* Whether the result lies, in part, where an operand lies. */
 static bool in_place(const Rescale *r) {
     const Value *out = r->node->out[0];
@@ -333,9 +347,14 @@ void emit_rescale(Codegen *cg, const Node *node) {
     }
     r->maximum = scratch_alloc(cg, 8);
     r->shift = scratch_alloc(cg, 4);
-    if (in_place(r))
+    bool aside = in_place(r) && value_bytes(node->out[0]) <= MOST_ASIDE;
+    if (aside)
+        r->to.offset = scratch_alloc(cg, value_bytes(node->out[0]));
+    if (in_place(r) && !aside)
         emit_two_passes(cg, r);
     else
         emit_guessed(cg, r);
+    if (aside)
+        copy_back(cg, r);
     store_exponent(cg, r);
 }
