@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Staged rows of a run, and columns of a slice of K that one block of panels reads again for every tile of rows: what near caches hold. */
-enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 16 * 1024 };
+enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 32 * 1024 };
 /* Tiles of the shortest run; slices that a long K is cut into. */
 enum { SHORTEST_RUN = 4, MOST_SLICES = 8 };
 
@@ -98,7 +98,7 @@ static int64_t run_count(const Gemm *gemm) {
     return (gemm->m + gemm->run - 1) / gemm->run;
 }
 
-/* A long K is cut into slices whose columns stay in the nearest cache. */
+/* A long K is cut into slices whose columns stay near. */
 static void plan_k(Gemm *gemm) {
     const Dot *dot = &gemm->dot;
     int64_t block = NEAR_COLUMNS / (2 * dot->panel * dot_group(dot)) * dot->quad, least = 1;

@@ -286,7 +286,7 @@ static Node *random_matmul(Graph *graph, Diag *diag) {
     bool many = below(5) == 0; /* several runs of rows, and slices of K */
     if (many) {
         m = between(100, 500);
-        k = below(2) ? between(1000, 2600) : k;
+        k = below(2) ? between(1000, 6000) : k;
     }
     int lead = many ? 0 : (int)below(3), ra = 0, rb = 0;
     bool ta = below(2), tb = below(2);
