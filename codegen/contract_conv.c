@@ -1,7 +1,7 @@
 /* conv and conv_dgrad: each task stages one padded image at a time and runs products over windows of it. The sums are stored, or read and
  * rounded by a rescale while they are near. Both are the same walk: dgrad splits the result by its position modulo the stride into phases,
- * each a convolution of dy with the taps that reach it. Needs planned values of i8 or floats in any order; writes the i32, i64 or float
- * result. 1-D and 2-D are 3-D with sizes of 1. */
+ * each a convolution of dy with the taps that reach it. Where Winograd serves, it takes the staged image instead of products. Needs planned
+ * values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 /* conv_wgrad: rows are (tap, channel) of x, columns are channels of dy, K runs over pixels and images. `quad` images are interleaved, so
  * that a group of K is the same pixel of as many images and every tap is a constant offset. Images come in chunks that fit a cache; each
  * chunk is staged and then added to sums [slice][group][panel][row][column], which are brought to the order of the weights at the end.
+ * Where Winograd serves, images are lifted instead of interleaved, and tiles are K; the sums are the same.
  * Needs planned values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
@@ -379,23 +380,38 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad) {
     wgrad->slice_step[1] = round_up(winograd_grad_dy_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
 }
 
-static int64_t tiled_tasks(const Wgrad *wgrad) {
-    return wgrad->slices * winograd_grad_blocks(wgrad->winograd);
+/* Work in a few tasks, each with scratch of its own, whatever the number of items. */
+typedef struct {
+    Loop task, item;
+    LLVMValueRef room;
+} Items;
+
+static int64_t items_tasks(int64_t items) {
+    return items < SLOTS ? items : SLOTS;
+}
+
+static Items items_begin(Codegen *cg, const Wgrad *wgrad, int64_t items) {
+    Items all = {.task = loop_begin(cg, cg->begin, cg->end)};
+    int64_t tasks = items_tasks(items);
+    LLVMValueRef from = udiv_by(cg, mul_by(cg, all.task.index, items), tasks);
+    LLVMValueRef to = udiv_by(cg, mul_by(cg, add_const(cg, all.task.index, 1), items), tasks);
+    all.room = byte_at(cg, arena_at(cg, wgrad->room), mul_by(cg, all.task.index, winograd_grad_room(wgrad->winograd)));
+    all.item = loop_begin(cg, from, to);
+    return all;
+}
+
+static void items_end(Codegen *cg, Items *all) {
+    loop_end(cg, &all->item);
+    loop_end(cg, &all->task);
 }
 
 static void allocate_tiled(Codegen *cg, Wgrad *wgrad) {
-    int64_t tasks = tiled_tasks(wgrad) > wgrad->chunk ? tiled_tasks(wgrad) : wgrad->chunk;
     wgrad->x_at = scratch_alloc(cg, wgrad->slices * wgrad->slice_step[0]);
     wgrad->dy_at = scratch_alloc(cg, wgrad->slices * wgrad->slice_step[1]);
     wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
     wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * wgrad->dot.panel * 8);
     wgrad->index_at = scratch_alloc(cg, 8);
-    wgrad->room = scratch_alloc(cg, tasks * winograd_grad_room(wgrad->winograd));
-}
-
-/* Of the first task of this call, which the others of the call use after it, so that it stays near. */
-static LLVMValueRef room_of(Codegen *cg, const Wgrad *wgrad) {
-    return byte_at(cg, arena_at(cg, wgrad->room), mul_by(cg, cg->begin, winograd_grad_room(wgrad->winograd)));
+    wgrad->room = scratch_alloc(cg, SLOTS * winograd_grad_room(wgrad->winograd));
 }
 
 static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LLVMValueRef slice, int operand) {
@@ -404,33 +420,32 @@ static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LL
 
 static void stage_tiled(Codegen *cg, const Wgrad *wgrad) {
     kernel_begin(cg, wgrad->node, "stage");
-    LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk), room = room_of(cg, wgrad);
-    Loop loop = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef slice = udiv_by(cg, loop.index, wgrad->slice), within = urem_by(cg, loop.index, wgrad->slice);
-    LLVMValueRef image = add(cg, first, loop.index), dy = slice_at(cg, wgrad, wgrad->dy_at, slice, 1);
+    LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk);
+    Items images = items_begin(cg, wgrad, wgrad->chunk);
+    LLVMValueRef index = images.item.index, slice = udiv_by(cg, index, wgrad->slice), within = urem_by(cg, index, wgrad->slice);
+    LLVMValueRef image = add(cg, first, index), dy = slice_at(cg, wgrad, wgrad->dy_at, slice, 1);
     Branch exists = if_begin(cg, compare(cg, LLVMIntSLT, image, const64(cg, wgrad->batch)));
-    winograd_grad_lift_x(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->x->offset), mul_by(cg, image, wgrad->xs[0])), room,
-                         slice_at(cg, wgrad, wgrad->x_at, slice, 0));
-    winograd_grad_lift_dy(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->dy->offset), mul_by(cg, image, wgrad->ys[0])), room,
-                          dy);
+    winograd_grad_lift_x(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->x->offset), mul_by(cg, image, wgrad->xs[0])),
+                         images.room, slice_at(cg, wgrad, wgrad->x_at, slice, 0));
+    winograd_grad_lift_dy(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->dy->offset), mul_by(cg, image, wgrad->ys[0])),
+                          images.room, dy);
     if_else(cg, &exists);
     winograd_grad_skip_dy(cg, wgrad->winograd, within, dy);
     if_end(cg, &exists);
-    loop_end(cg, &loop);
-    kernel_end(cg, wgrad->chunk, wgrad->chunk * wgrad->pixels * (wgrad->channels + wgrad->columns));
+    items_end(cg, &images);
+    kernel_end(cg, items_tasks(wgrad->chunk), wgrad->chunk * wgrad->pixels * (wgrad->channels + wgrad->columns));
 }
 
 static void multiply_tiled(Codegen *cg, const Wgrad *wgrad) {
-    int64_t blocks = winograd_grad_blocks(wgrad->winograd);
+    int64_t blocks = winograd_grad_blocks(wgrad->winograd), all = wgrad->slices * blocks;
     kernel_begin(cg, wgrad->node, "main");
-    LLVMValueRef room = room_of(cg, wgrad);
-    Loop loop = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef slice = udiv_by(cg, loop.index, blocks), block = urem_by(cg, loop.index, blocks);
+    Items items = items_begin(cg, wgrad, all);
+    LLVMValueRef slice = udiv_by(cg, items.item.index, blocks), block = urem_by(cg, items.item.index, blocks);
     LLVMValueRef sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, slice, panel_total(wgrad) * sums_bytes(wgrad)));
     winograd_grad_multiply(cg, wgrad->winograd, block, slice_at(cg, wgrad, wgrad->x_at, slice, 0),
-                           slice_at(cg, wgrad, wgrad->dy_at, slice, 1), room, sums);
-    loop_end(cg, &loop);
-    kernel_end(cg, tiled_tasks(wgrad), wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels / 4);
+                           slice_at(cg, wgrad, wgrad->dy_at, slice, 1), items.room, sums);
+    items_end(cg, &items);
+    kernel_end(cg, items_tasks(all), wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels / 4);
 }
 
 /* --- the result --- */
