@@ -256,8 +256,10 @@ ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, el
 /* --- sharing --- */
 
 /* A finished function without calls to itself: if one of the same `extra` and body exists, that one, and `function` is deleted; otherwise
- * `function`, renamed to a name that begins with `name`. extra must tell what the body's text does not. */
+ * `function`, renamed to a name that begins with `name`. extra must tell what the body does not. */
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
+/* What share_function compares: `count` words, to be freed. */
+int64_t *function_fingerprint(LLVMValueRef function, const char *extra, size_t *count);
 /* The address of a table of places with this content. */
 LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
 /* The address of a new row of the table of calls; `name` tells the kind of work, `origin` what of the model it belongs to. */

@@ -1,8 +1,7 @@
 /* Equal functions and tables are emitted once: most networks repeat a few shapes, and LLVM takes nearly all of the time of a compilation.
- * Functions are compared by the text of their bodies, before alias scopes are attached and before any pass. */
+ * Functions are compared by their bodies (fingerprint.c), before alias scopes are attached and before any pass. */
 #include "codegen/emit.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,10 +10,10 @@ enum { FIRST_ROOM = 256 };
 struct Shared {
     uint64_t hash;
     LLVMValueRef value; /* NULL: free */
-    const char *text;   /* of a function or string; NULL: a table */
+    const char *text;   /* of a string; NULL: a function or table */
     const int64_t *data;
-    int count;
-    LLVMTypeRef type;
+    size_t count;
+    LLVMTypeRef type; /* of the function, or of the table's elements */
 };
 
 static uint64_t hash_bytes(const void *data, size_t size) {
@@ -25,11 +24,26 @@ static uint64_t hash_bytes(const void *data, size_t size) {
     return hash;
 }
 
+static uint64_t hash_words(const int64_t *data, size_t count) {
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < count; i++) {
+        hash = (hash ^ (uint64_t)data[i]) * 0x9E3779B97F4A7C15u;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+static const int64_t *keep_words(const Codegen *cg, const int64_t *data, size_t count) {
+    int64_t *copy = arena_alloc(cg->memory, count + 1, sizeof *copy);
+    memcpy(copy, data, count * sizeof *copy);
+    return copy;
+}
+
 static bool same(const Shared *a, const Shared *b) {
     if (a->hash != b->hash || (a->text == NULL) != (b->text == NULL))
         return false;
     if (a->text == NULL)
-        return a->count == b->count && a->type == b->type && memcmp(a->data, b->data, (size_t)a->count * sizeof *a->data) == 0;
+        return a->count == b->count && a->type == b->type && memcmp(a->data, b->data, a->count * sizeof *a->data) == 0;
     return strcmp(a->text, b->text) == 0;
 }
 
@@ -54,37 +68,21 @@ static void make_room(Codegen *cg) {
             *find(cg, &before[i]) = before[i];
 }
 
-/* extra and the blocks of the function as text, to be freed. Block by block: to print a function, LLVM goes through the whole module. */
-static char *function_text(LLVMValueRef function, const char *extra) {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *stream = open_memstream(&text, &size);
-    if (stream == NULL)
-        internal_error("out of memory");
-    fprintf(stream, "%s\n", extra);
-    for (LLVMBasicBlockRef block = LLVMGetFirstBasicBlock(function); block != NULL; block = LLVMGetNextBasicBlock(block)) {
-        char *part = LLVMPrintValueToString(LLVMBasicBlockAsValue(block));
-        fputs(part, stream);
-        LLVMDisposeMessage(part);
-    }
-    if (fclose(stream) != 0)
-        internal_error("out of memory");
-    return text;
-}
-
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name) {
     make_room(cg);
-    char *text = function_text(function, extra);
-    Shared wanted = {.value = function, .text = text, .hash = hash_bytes(text, strlen(text))};
+    size_t count;
+    int64_t *words = function_fingerprint(function, extra, &count);
+    Shared wanted = {.value = function, .data = words, .count = count, .type = LLVMGlobalGetValueType(function)};
+    wanted.hash = hash_words(words, count);
     Shared *place = find(cg, &wanted);
     if (place->value != NULL) {
-        free(text);
+        free(words);
         LLVMDeleteFunction(function);
         return place->value;
     }
     *place = wanted;
-    place->text = arena_strdup(cg->memory, text);
-    free(text);
+    place->data = keep_words(cg, words, count);
+    free(words);
     const char *unique = arena_printf(cg->memory, "%s.%d", name, cg->shared_count++);
     LLVMSetValueName2(function, unique, strlen(unique));
     return function;
@@ -118,15 +116,13 @@ static LLVMValueRef new_table(Codegen *cg, LLVMTypeRef type, const int64_t *data
 
 LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int count) {
     make_room(cg);
-    Shared wanted = {.type = type, .data = data, .count = count};
-    wanted.hash = hash_bytes(data, (size_t)count * sizeof *data);
+    Shared wanted = {.type = type, .data = data, .count = (size_t)count};
+    wanted.hash = hash_words(data, wanted.count);
     Shared *place = find(cg, &wanted);
     if (place->value != NULL)
         return place->value;
     *place = wanted;
-    int64_t *copy = arena_alloc(cg->memory, (size_t)count, sizeof *copy);
-    memcpy(copy, data, (size_t)count * sizeof *copy);
-    place->data = copy;
+    place->data = keep_words(cg, data, wanted.count);
     return place->value = new_table(cg, type, data, count);
 }
 
