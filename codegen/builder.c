@@ -103,6 +103,8 @@ static LLVMValueRef places_table(Codegen *cg) {
 
 /* For profiles: the operator of the model that a node comes from, else the value that it makes. */
 static const char *origin_text(Codegen *cg, const Node *node) {
+    if (node == NULL)
+        return "";
     const Origin *origin = &node->origin;
     const Value *made = node->out[0];
     if (origin->name == NULL)
@@ -113,21 +115,18 @@ static const char *origin_text(Codegen *cg, const Node *node) {
 
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     LLVMBuildRetVoid(cg->builder);
-    const char *name = arena_printf(cg->memory, "%s%s%s", op_info(cg->node->op)->name, *cg->suffix ? "." : "", cg->suffix);
+    const char *op = cg->node != NULL ? op_info(cg->node->op)->name : "entry", *dot = *cg->suffix != '\0' ? "." : "";
+    const char *name = arena_printf(cg->memory, "%s%s%s", op, dot, cg->suffix);
     LLVMValueRef kernel = share_function(cg, cg->kernel, access_pattern(cg), name);
     if (kernel == cg->kernel)
         mark_all(cg);
     cg->kernel = NULL;
     cg->function = cg->entry;
     cg->head = cg->entry_head;
-    cg->arena = cg->entry_arena;
-    cg->table = cg->begin = cg->end = NULL;
+    cg->arena = cg->table = cg->begin = cg->end = NULL;
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
-    LLVMValueRef call =
-        share_call(cg, kernel, places_table(cg), tiles, tiles > 1 && work >= PARALLEL_WORK, name, origin_text(cg, cg->node));
-    LLVMValueRef caller = LLVMGetNamedFunction(cg->module, "intc_rt_call"), args[] = {cg->entry_pool, call, cg->entry_arena};
-    LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(caller), caller, args, 3, "");
+    share_call(cg, kernel, places_table(cg), tiles, tiles > 1 && work >= PARALLEL_WORK, name, origin_text(cg, cg->node));
 }
 
 static int64_t align_up(int64_t bytes) {
@@ -206,31 +205,34 @@ bool target_has(const Codegen *cg, const char *feature) {
 
 /* --- memory --- */
 
-/* Loads the next entry of the table; the builder is in the head. */
-static LLVMValueRef place_load(Codegen *cg, int64_t number) {
+void place_add(Codegen *cg, int64_t number) {
     if (cg->place_count == MAX_PLACES)
         internal_error("codegen: a kernel of more than %d places", MAX_PLACES);
+    cg->places[cg->place_count++] = (PlaceEntry){number, NULL};
+}
+
+/* Loads the next entry of the table; the builder is in the head. */
+static LLVMValueRef place_load(Codegen *cg, int64_t number) {
     LLVMValueRef index = const64(cg, cg->place_count);
     LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, cg->i64, cg->table, &index, 1, "");
     LLVMValueRef load = LLVMBuildLoad2(cg->builder, cg->i64, address, "");
     LLVMSetAlignment(load, 8);
-    cg->places[cg->place_count++] = (PlaceEntry){number, NULL};
+    place_add(cg, number);
     return load;
 }
 
 LLVMValueRef node_number(Codegen *cg, int64_t number) {
-    return cg->function == cg->kernel ? place_load(cg, number) : const64(cg, number);
+    return place_load(cg, number);
 }
 
 LLVMValueRef arena_at(Codegen *cg, int64_t offset) {
-    LLVMValueRef index = const64(cg, offset);
-    if (cg->function != cg->kernel)
-        return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &index, 1, "");
+    if (cg->kernel == NULL)
+        internal_error("codegen: memory is used outside kernels");
     for (int i = 0; i < cg->place_count; i++)
         if (cg->places[i].address != NULL && cg->places[i].number == offset)
             return cg->places[i].address;
     LLVMBasicBlockRef saved = head_enter(cg);
-    index = place_load(cg, offset);
+    LLVMValueRef index = place_load(cg, offset);
     PlaceEntry *place = &cg->places[cg->place_count - 1];
     place->address = LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &index, 1, "");
     head_leave(cg, saved);

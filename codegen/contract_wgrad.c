@@ -176,8 +176,11 @@ static void clear(Codegen *cg, const Wgrad *wgrad) {
     LLVMBuildMemSet(cg->builder, at, zero, const64(cg, bytes), align);
     loop_end(cg, &loop);
     kernel_end(cg, sums, sums * bytes / 32);
+    kernel_begin(cg, wgrad->node, "first");
+    store_bytes(cg, const64(cg, 0), arena_at(cg, wgrad->index_at), 8);
     LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, panel_total(wgrad) * wgrad->dot.panel * 8),
                     INTC_ARENA_ALIGN);
+    kernel_end(cg, 1, 0);
 }
 
 /* --- staging --- */
@@ -484,6 +487,17 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
     kernel_end(cg, panel_total(wgrad), wgrad->slices * panel_total(wgrad) * wgrad->rows * wgrad->dot.panel / 4);
 }
 
+/* The calls from `first` on are those of one chunk. */
+static void next_chunk(Codegen *cg, const Wgrad *wgrad, int first) {
+    kernel_begin(cg, wgrad->node, "next");
+    LLVMValueRef at = arena_at(cg, wgrad->index_at), next = add_const(cg, load_bytes(cg, cg->i64, at, 8), 1);
+    store_bytes(cg, next, at, 8);
+    LLVMValueRef more = compare(cg, LLVMIntSLT, next, const64(cg, wgrad->chunks));
+    store_bytes(cg, as_unsigned(cg, more, 32), share_variable(cg, &cg->changed, "changed"), 4);
+    kernel_end(cg, 1, 0);
+    share_repeat(cg, first);
+}
+
 void emit_conv_wgrad(Codegen *cg, const Node *node) {
     Wgrad wgrad = {.node = node, .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
     describe(cg, &wgrad);
@@ -497,8 +511,7 @@ void emit_conv_wgrad(Codegen *cg, const Node *node) {
         allocate(cg, &wgrad);
     }
     clear(cg, &wgrad);
-    Loop chunk = loop_begin(cg, const64(cg, 0), const64(cg, wgrad.chunks));
-    store_bytes(cg, chunk.index, arena_at(cg, wgrad.index_at), 8);
+    int first = cg->calls.count;
     if (tiled) {
         stage_tiled(cg, &wgrad);
         multiply_tiled(cg, &wgrad);
@@ -506,6 +519,7 @@ void emit_conv_wgrad(Codegen *cg, const Node *node) {
         stage(cg, &wgrad);
         multiply(cg, &wgrad);
     }
-    loop_end(cg, &chunk);
+    if (wgrad.chunks > 1)
+        next_chunk(cg, &wgrad, first);
     finish(cg, &wgrad);
 }

@@ -12,9 +12,9 @@
  *         kernel_end(cg, tiles, elements);             // ends the kernel; the entry function calls it on [0, tiles)
  *     }
  *
- * A node may have several kernels, one after another. Between kernels the builder is in the entry function, where scalar code can be
- * emitted too. Kernels of one node never run at the same time; the tiles of one kernel may. The exponent of every output is stored by
- * entry.c after the emitter (exponent rules of ops.def); rescale stores its own. */
+ * A node may have several kernels, one after another; nothing is emitted between them. Kernels of one node never run at the same time; the
+ * tiles of one kernel may. The exponent of every output is stored by a kernel of entry.c after the emitter (exponent rules of ops.def);
+ * rescale stores its own. */
 #ifndef INTC_CODEGEN_EMIT_H
 #define INTC_CODEGEN_EMIT_H
 
@@ -23,7 +23,7 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
-enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512, MAX_BYTE_TABLES = 8 };
+enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512, MAX_BYTE_TABLES = 8, GUESS_BYTES = 16 };
 
 /* So many elements are worth a table of 256 values. */
 enum { BYTE_TABLE_PAYS = 2048 };
@@ -75,8 +75,9 @@ typedef struct Codegen {
     LLVMBasicBlockRef head;  /* its first block: locals and values computed once go before its terminator */
     LLVMValueRef *exponents; /* by value id: exponents already computed in this function */
     /* Of the entry function, while a kernel is built. */
-    LLVMValueRef entry, entry_arena, entry_pool;
+    LLVMValueRef entry;
     LLVMBasicBlockRef entry_block, entry_head;
+    int entry_first; /* of its calls */
     LLVMValueRef kernel;
     const Node *node;   /* whose kernel is built */
     const char *suffix; /* of that kernel */
@@ -87,6 +88,10 @@ typedef struct Codegen {
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
     GrowingTable places_table, calls;
+    LLVMValueRef walk;    /* the function that makes the calls of an entry */
+    LLVMValueRef changed; /* a variable of the module: whether the last call asks to be repeated */
+    LLVMValueRef guesses; /* stand-in for an array of the module: what each rescale keeps from step to step */
+    int guess_count;
     const Value *near;    /* a value that the kernel has in scratch of its own; */
     LLVMValueRef near_at; /* where all of it would begin */
     Region near_region;
@@ -130,6 +135,8 @@ bool target_has(const Codegen *cg, const char *feature);
 LLVMValueRef arena_at(Codegen *cg, int64_t offset);
 /* A number that differs between like nodes, such as that of a random stream, by the table of places; i64. Call it in the head. */
 LLVMValueRef node_number(Codegen *cg, int64_t number);
+/* One more entry of the table, which the kernel reads from cg->table itself. */
+void place_add(Codegen *cg, int64_t number);
 LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index); /* in the value's own type */
 /* The same, sign-extended (or truncated) to `bits`; a float as it is. */
 LLVMValueRef load_as(Codegen *cg, const Value *value, LLVMValueRef index, int bits);
@@ -262,9 +269,12 @@ LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extr
 int64_t *function_fingerprint(LLVMValueRef function, const char *extra, size_t *count);
 /* The address of a table of places with this content. */
 LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
-/* The address of a new row of the table of calls; `name` tells the kind of work, `origin` what of the model it belongs to. */
-LLVMValueRef share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name,
-                        const char *origin);
+/* A new row of the table of calls; `name` tells the kind of work, `origin` what of the model it belongs to. */
+void share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name, const char *origin);
+/* The calls from number `first` to the last one are repeated while the last one leaves cg->changed other than 0. */
+void share_repeat(Codegen *cg, int first);
+/* An i32 of the module that is 0 at start. */
+LLVMValueRef share_variable(Codegen *cg, LLVMValueRef *variable, const char *name);
 /* After the last kernel: the tables of places and calls become data of the module. */
 void share_close(Codegen *cg);
 
@@ -284,6 +294,11 @@ bool target_open(Codegen *cg);
 bool target_optimize(Codegen *cg);
 bool target_write(Codegen *cg, EmitKind kind, const char *path);
 LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name);
+/* An entry function that makes the calls of the kernels that are emitted between. */
+void entry_begin(Codegen *cg, const char *name);
+void entry_end(Codegen *cg);
+/* After share_close: the function that entries share. */
+void entry_close(Codegen *cg);
 void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLVMValueRef infer);
 bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag);
 

@@ -1,11 +1,11 @@
-/* Exponents at run time: i32 scalars, constant, stored in the arena or computed from the operands of a fused node. In a kernel they are
- * emitted in its head; in an entry function, where they change from node to node, at the current position. */
+/* Exponents at run time: i32 scalars, constant, stored in the arena or computed from the operands of a fused node. They are
+ * emitted in the head of a kernel. */
 #include "codegen/emit.h"
 #include "runtime/fixed.h"
 
 LLVMBasicBlockRef head_enter(Codegen *cg) {
     LLVMBasicBlockRef saved = LLVMGetInsertBlock(cg->builder);
-    if (cg->function == cg->entry || saved == cg->head)
+    if (saved == cg->head)
         return NULL;
     LLVMPositionBuilderBefore(cg->builder, LLVMGetBasicBlockTerminator(cg->head));
     return saved;

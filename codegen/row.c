@@ -397,7 +397,7 @@ void emit_count_correct(Codegen *cg, const Node *node) {
     const Value *out = node->out[0];
     Rows rows = rows_open(node, node->in[0]);
     Row x = rows_add(&rows, node->in[0]), t = rows_add(&rows, node->in[1]);
-    store_element(cg, out, const64(cg, 0), const64(cg, 0));
+    emit_zeros(cg, node);
     rows_begin(cg, &rows);
     LLVMValueRef zero = const64(cg, 0), correct = local_new(cg, cg->i64, zero);
     nest_begin(cg, &rows.nest, &rows.space);

@@ -1,9 +1,10 @@
 /* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by the shift of the step before and finds the largest
  * magnitude (a maximum over all threads by an atomic); if that asks for another shift, the pass is repeated with it, so that the result is
  * that of two passes. An update in place cannot be repeated: it goes to scratch first, or, where that is large, a first pass finds the
- * magnitude and a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by the entry function, so that
+ * magnitude and a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by a kernel of its own, so that
  * every pass reads the old ones. A convolution among the fused nodes is computed in the same kernel, image by image, and again if a pass is
- * repeated. */
+ * repeated. Shift and magnitude live in the module, not in the arena: they last from step to step and are 0 at start; no result depends on
+ * them. */
 #include "codegen/contract.h"
 #include "codegen/space.h"
 #include "runtime/fixed.h"
@@ -25,8 +26,8 @@ typedef struct {
     int width;           /* of the arithmetic: 32 or 64 */
     Conv *conv;          /* what it rounds image by image; NULL: nothing */
     Value to;            /* the result as it is stored: node->out[0], or at a place aside */
-    int64_t maximum;     /* scratch places: the largest magnitude, i64, */
-    int64_t shift;       /* and the shift to round by, i32 */
+    int64_t guess;       /* its place in cg->guesses: the largest magnitude, i64, and the shift to round by, i32 */
+    LLVMValueRef at;     /* the address of that in the kernel being built */
 } Rescale;
 
 static void add_mask(Rescale *r, const Node *mask) {
@@ -72,22 +73,37 @@ static LLVMTypeRef width_type(const Codegen *cg, const Rescale *r) {
     return r->width == 32 ? cg->i32 : cg->i64;
 }
 
+/* In the head of every kernel. */
+static void open_guess(Codegen *cg, Rescale *r) {
+    LLVMBasicBlockRef saved = head_enter(cg);
+    r->at = byte_at(cg, cg->guesses, node_number(cg, r->guess));
+    head_leave(cg, saved);
+}
+
+static LLVMValueRef shift_at(Codegen *cg, const Rescale *r) {
+    return byte_at_const(cg, r->at, 8);
+}
+
+static LLVMValueRef load_shift(Codegen *cg, const Rescale *r) {
+    return load_bytes(cg, cg->i32, shift_at(cg, r), 4);
+}
+
+static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
+    return load_bytes(cg, cg->i64, r->at, 8);
+}
+
 static void clear_maximum(Codegen *cg, const Rescale *r) {
-    store_at(cg, r->maximum, 8, cg->i64, const64(cg, 0), const64(cg, 0), 8);
+    store_bytes(cg, const64(cg, 0), r->at, 8);
 }
 
 /* The largest magnitude that this call of the kernel has met joins that of the others. */
 static void join_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most) {
     LLVMValueRef result = as_unsigned(cg, local_get(cg, width_type(cg, r), most), 64);
-    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpUMax, arena_at(cg, r->maximum), result, LLVMAtomicOrderingMonotonic, false);
+    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpUMax, r->at, result, LLVMAtomicOrderingMonotonic, false);
 }
 
 static void track_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most, LLVMValueRef x) {
     local_set(cg, most, umax(cg, local_get(cg, width_type(cg, r), most), magnitude(cg, x)));
-}
-
-static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
-    return load_at(cg, r->maximum, 8, cg->i64, cg->i64, const64(cg, 0), 8);
 }
 
 /* Operands of the stochastic rounding that do not change in the loop. */
@@ -133,7 +149,7 @@ static void open_fixed(Codegen *cg, const Rescale *r, Pass *pass) {
 }
 
 static void open_rounding(Codegen *cg, const Rescale *r, Pass *pass) {
-    LLVMValueRef s = load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
+    LLVMValueRef s = load_shift(cg, r);
     if (r->stochastic) {
         pass->stochastic.s = as_bits(cg, s, r->width);
         pass->stochastic.back = sub(cg, const_like(pass->stochastic.s, r->width - 1), pass->stochastic.s);
@@ -146,6 +162,8 @@ static void open_rounding(Codegen *cg, const Rescale *r, Pass *pass) {
 static void pass_begin(Codegen *cg, void *context) {
     Pass *pass = context;
     Rescale *r = pass->rescale;
+    if (!pass->fixed)
+        open_guess(cg, r);
     LLVMBasicBlockRef saved = head_enter(cg);
     if (pass->fixed)
         open_fixed(cg, r, pass);
@@ -249,45 +267,49 @@ static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     kernel_end(cg, space_tiles(&r->space), rescale_work(r));
 }
 
-static void set_shift(Codegen *cg, const Rescale *r, LLVMValueRef s) {
-    store_at(cg, r->shift, 4, cg->i32, const64(cg, 0), s, 4);
+static LLVMValueRef asked_shift(Codegen *cg, const Rescale *r) {
+    return rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
 }
 
-static LLVMValueRef load_shift(Codegen *cg, const Rescale *r) {
-    return load_at(cg, r->shift, 4, cg->i32, cg->i32, const64(cg, 0), 4);
-}
-
-/* Sets the shift that the maximum asks for. */
-static void find_shift(Codegen *cg, const Rescale *r) {
-    kernel_begin(cg, r->node, "shift");
-    set_shift(cg, r, rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic));
-    kernel_end(cg, 1, 0);
+/* Stores the new exponent, or what there is again unless `now` (NULL: always): it moves by s; a zero tensor has the least. */
+static void store_exponent(Codegen *cg, const Rescale *r, LLVMValueRef s, LLVMValueRef now) {
+    const Value *out = r->node->out[0];
+    if (out->exponent_offset < 0)
+        return;
+    LLVMValueRef e = exponent_clamp(cg, add(cg, value_exponent(cg, r->node->in[0]), s));
+    e = choose(cg, compare(cg, LLVMIntEQ, load_maximum(cg, r), const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), e);
+    if (now != NULL)
+        e = choose(cg, now, e, load_at(cg, out->exponent_offset, 4, cg->i32, cg->i32, const64(cg, 0), 4));
+    store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
 }
 
 static void emit_two_passes(Codegen *cg, Rescale *r) {
-    clear_maximum(cg, r);
     emit_pass(cg, &(Pass){.rescale = r, .track = true}, "max");
-    find_shift(cg, r);
+    kernel_begin(cg, r->node, "shift");
+    open_guess(cg, r);
+    store_bytes(cg, asked_shift(cg, r), shift_at(cg, r), 4);
+    kernel_end(cg, 1, 0);
     emit_pass(cg, &(Pass){.rescale = r, .store = true}, "round");
+    kernel_begin(cg, r->node, "exponent");
+    open_guess(cg, r);
+    store_exponent(cg, r, load_shift(cg, r), NULL);
+    clear_maximum(cg, r);
+    kernel_end(cg, 1, 0);
 }
 
 /* Rounds by the shift of the step before until the maximum agrees with it: once or twice. */
 static void emit_guessed(Codegen *cg, Rescale *r) {
-    LLVMValueRef guess = LLVMAddGlobal(cg->module, cg->i32, "guess");
-    LLVMSetLinkage(guess, LLVMInternalLinkage);
-    LLVMSetInitializer(guess, const32(cg, 0));
-    LLVMBasicBlockRef again = LLVMAppendBasicBlockInContext(cg->context, cg->entry, "again");
-    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(cg->context, cg->entry, "done");
-    set_shift(cg, r, LLVMBuildLoad2(cg->builder, cg->i32, guess, ""));
-    LLVMBuildBr(cg->builder, again);
-    LLVMPositionBuilderAtEnd(cg->builder, again);
-    clear_maximum(cg, r);
+    int first = cg->calls.count;
     emit_pass(cg, &(Pass){.rescale = r, .track = true, .store = true}, "round");
-    find_shift(cg, r);
-    LLVMValueRef s = load_shift(cg, r), guessed = LLVMBuildLoad2(cg->builder, cg->i32, guess, "");
-    LLVMBuildStore(cg->builder, s, guess);
-    LLVMBuildCondBr(cg->builder, compare(cg, LLVMIntEQ, s, guessed), done, again);
-    LLVMPositionBuilderAtEnd(cg->builder, done);
+    kernel_begin(cg, r->node, "exponent");
+    open_guess(cg, r);
+    LLVMValueRef s = asked_shift(cg, r), right = compare(cg, LLVMIntEQ, s, load_shift(cg, r));
+    store_exponent(cg, r, s, right);
+    store_bytes(cg, s, shift_at(cg, r), 4);
+    store_bytes(cg, choose(cg, right, const32(cg, 0), const32(cg, 1)), share_variable(cg, &cg->changed, "changed"), 4);
+    clear_maximum(cg, r);
+    kernel_end(cg, 1, 0);
+    share_repeat(cg, first);
 }
 
 /* Brings what was stored aside to the result's place. */
@@ -313,26 +335,15 @@ static bool in_place(const Rescale *r) {
     return false;
 }
 
-/* The exponent moves by s; a zero tensor has the least. */
-static void store_exponent(Codegen *cg, const Rescale *r) {
-    const Value *out = r->node->out[0];
-    if (out->exponent_offset < 0)
-        return;
-    kernel_begin(cg, r->node, "exponent");
-    LLVMValueRef most = load_maximum(cg, r), s = load_shift(cg, r);
-    LLVMValueRef e = add(cg, value_exponent(cg, r->node->in[0]), s);
-    e = choose(cg, compare(cg, LLVMIntEQ, most, const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), exponent_clamp(cg, e));
-    store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
-    kernel_end(cg, 1, 0);
-}
-
 static void emit_fixed(Codegen *cg, Rescale *r) {
     const Value *in = r->node->in[0], *slot = r->node->in[1], *out = r->node->out[0];
     r->width = in->type == T_I64 || in->bound > (int64_t)1 << 30 || r->bits > 15 ? 64 : 32;
     emit_pass(cg, &(Pass){.rescale = r, .store = true, .fixed = true}, "fixed");
     if (out->exponent_offset >= 0) {
+        kernel_begin(cg, r->node, "exponent");
         LLVMValueRef e = load_as(cg, slot, const64(cg, 0), 32);
         store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
+        kernel_end(cg, 1, 0);
     }
 }
 
@@ -345,8 +356,9 @@ void emit_rescale(Codegen *cg, const Node *node) {
         emit_fixed(cg, r);
         return;
     }
-    r->maximum = scratch_alloc(cg, 8);
-    r->shift = scratch_alloc(cg, 4);
+    if (cg->guesses == NULL)
+        cg->guesses = LLVMAddGlobal(cg->module, cg->i8, "guesses");
+    r->guess = (int64_t)GUESS_BYTES * cg->guess_count++;
     bool aside = in_place(r) && value_bytes(node->out[0]) <= MOST_ASIDE;
     if (aside)
         r->to.offset = scratch_alloc(cg, value_bytes(node->out[0]));
@@ -356,5 +368,4 @@ void emit_rescale(Codegen *cg, const Node *node) {
         emit_guessed(cg, r);
     if (aside)
         copy_back(cg, r);
-    store_exponent(cg, r);
 }

@@ -184,14 +184,44 @@ LLVMValueRef const_text(Codegen *cg, const char *text) {
 }
 
 /* struct intc_call of runtime/abi.h. */
-LLVMValueRef share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name,
-                        const char *origin) {
-    LLVMValueRef fields[] = {kernel, places, const64(cg, tiles), const64(cg, parallel), const_text(cg, name), const_text(cg, origin)};
+void share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name, const char *origin) {
+    LLVMValueRef fields[] = {
+        kernel, places, const64(cg, tiles), const32(cg, parallel), const32(cg, 0), const_text(cg, name), const_text(cg, origin)};
     LLVMValueRef call = LLVMConstStructInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
-    return growing_add(cg, &cg->calls, "calls", &call, 1);
+    growing_add(cg, &cg->calls, "calls", &call, 1);
+}
+
+void share_repeat(Codegen *cg, int first) {
+    enum { AGAIN = 4, FIELDS = 7 };
+    LLVMValueRef fields[FIELDS], *last = &cg->calls.items[cg->calls.count - 1];
+    for (unsigned i = 0; i < FIELDS; i++)
+        fields[i] = i == AGAIN ? const32(cg, cg->calls.count - 1 - first) : LLVMGetOperand(*last, i);
+    *last = LLVMConstStructInContext(cg->context, fields, FIELDS, false);
+}
+
+LLVMValueRef share_variable(Codegen *cg, LLVMValueRef *variable, const char *name) {
+    if (*variable == NULL) {
+        *variable = LLVMAddGlobal(cg->module, cg->i32, name);
+        LLVMSetLinkage(*variable, LLVMInternalLinkage);
+        LLVMSetInitializer(*variable, const32(cg, 0));
+    }
+    return *variable;
+}
+
+static void close_guesses(Codegen *cg) {
+    if (cg->guesses == NULL)
+        return;
+    LLVMTypeRef type = LLVMArrayType2(cg->i8, (uint64_t)cg->guess_count * GUESS_BYTES);
+    LLVMValueRef whole = LLVMAddGlobal(cg->module, type, "guesses");
+    LLVMSetInitializer(whole, LLVMConstNull(type));
+    LLVMSetLinkage(whole, LLVMInternalLinkage);
+    LLVMSetAlignment(whole, INTC_ARENA_ALIGN);
+    LLVMReplaceAllUsesWith(cg->guesses, whole);
+    LLVMDeleteGlobal(cg->guesses);
 }
 
 void share_close(Codegen *cg) {
     growing_close(cg, &cg->places_table);
     growing_close(cg, &cg->calls);
+    close_guesses(cg);
 }

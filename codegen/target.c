@@ -242,7 +242,6 @@ static void open_types(Codegen *cg) {
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
     cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->i64, cg->i64}, 4, false);
-    LLVMAddFunction(cg->module, "intc_rt_call", LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->ptr}, 3, false));
 }
 
 bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag) {
@@ -258,6 +257,7 @@ bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitK
         LLVMValueRef calibrate = source->calibrate != NULL ? emit_entry(&cg, source->calibrate, "calibrate") : NULL;
         LLVMValueRef infer = source->infer != NULL ? emit_entry(&cg, source->infer, "infer") : NULL;
         share_close(&cg);
+        entry_close(&cg);
         emit_descriptor(&cg, step, calibrate, infer);
         done = target_optimize(&cg) && target_write(&cg, kind, path);
     }

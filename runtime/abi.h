@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define INTC_ABI_VERSION 3
+#define INTC_ABI_VERSION 4
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -62,7 +62,8 @@ struct intc_call {
     intc_kernel *kernel;
     const int64_t *places;
     int64_t tiles;
-    int64_t parallel;          /* 1: enough work for the pool's threads */
+    int32_t parallel;          /* 1: enough work for the pool's threads */
+    int32_t again;             /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
     const char *name, *origin; /* the kind of work, and what of the model it belongs to; for profiles */
 };
 

@@ -83,12 +83,7 @@ static void types(Codegen *cg) {
 }
 
 static void emit(Codegen *cg, const Node *node) {
-    LLVMTypeRef call[] = {cg->ptr, cg->ptr, cg->ptr}, entry[] = {cg->ptr, cg->ptr};
-    LLVMAddFunction(cg->module, "intc_rt_call", LLVMFunctionType(cg->none, call, 3, false));
-    cg->entry = LLVMAddFunction(cg->module, "entry", LLVMFunctionType(cg->none, entry, 2, false));
-    function_start(cg, cg->entry);
-    cg->arena = cg->entry_arena = LLVMGetParam(cg->entry, 0);
-    cg->entry_pool = LLVMGetParam(cg->entry, 1);
+    entry_begin(cg, "entry");
     switch (node->op) {
     case OP_matmul:
         emit_matmul(cg, node);
@@ -105,8 +100,9 @@ static void emit(Codegen *cg, const Node *node) {
     default:
         internal_error("no contraction");
     }
-    LLVMBuildRetVoid(cg->builder);
+    entry_end(cg);
     share_close(cg);
+    entry_close(cg);
     char *message = NULL;
     if (LLVMVerifyModule(cg->module, LLVMReturnStatusAction, &message))
         internal_error("module: %s", message);
