@@ -6,8 +6,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { LARGE = 64 * 1024 * 1024 };
-
 int64_t intc_rt_clock(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -23,11 +21,6 @@ bool intc_rt_session_open(Session *session, const struct intc_module *module, in
     if (arena == MAP_FAILED)
         return intc_rt_fail(error, "cannot allocate the arena of %lld bytes: %s", (long long)module->arena_size, strerror(errno));
     session->arena = arena;
-#ifdef MADV_HUGEPAGE
-    /* A wish; in small arenas large pages would hold more unused bytes than they save time. */
-    if (module->arena_size >= LARGE)
-        madvise(arena, (size_t)module->arena_size, MADV_HUGEPAGE);
-#endif
     if (module->state_size > 0)
         memcpy(session->arena, module->initial_state, (size_t)module->state_size);
     if (module->constants_size > 0)
