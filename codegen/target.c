@@ -145,7 +145,7 @@ bool target_open(Codegen *cg) {
     return true;
 }
 
-/* What kernels profit from, in a quarter of the time of default<O2>: their loops are simple, what is constant is constant already, and
+/* What kernels profit from, in a fraction of the time of default<O2>: their loops are simple, what is constant is constant already, and
  * products are left functions, which kernels share. */
 static const char usual_passes[] = "function<eager-inv>(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,"
                                    "loop-mssa(licm),loop-vectorize,instcombine<no-verify-fixpoint>,simplifycfg,"
