@@ -103,7 +103,8 @@ def write(runs, recipes, names, page):
              "mean absolute and mean signed difference to the float32 curve, smoothed over 50 steps, over the whole run.", ""]
     for model in models:
         recipe = recipes[model]
-        lines += [f"## {model}", "", f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, batch {recipe.batch}, rate {recipe.rate}, weight decay {recipe.decay}"
+        epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+        lines += [f"## {model}", "", f"{epochs}, batch {recipe.batch}, rate {recipe.rate}, weight decay {recipe.decay}"
                   + (f", {recipe.warmup} steps of warm-up." if recipe.warmup else "."), "", *trajectories(found, model), "",
                   f"![loss curves of {model}](results/{model}.svg)", ""]
         picture(found, model, os.path.join(runs, model + ".svg"))
