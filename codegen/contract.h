@@ -169,8 +169,13 @@ typedef struct {
     int64_t first, tap[2]; /* the weight that meets the first pixel of a window, and the steps to the others */
 } WinogradShape;
 
-/* Whether it can be had where direct products would use `dot`. */
-bool winograd_fits(const Dot *dot, int64_t terms, int64_t columns);
+/* D H W: kernel, strides and dilations of a convolution. */
+typedef struct {
+    const int64_t *kernel, *stride, *dilation;
+} WinogradWindow;
+
+/* Whether it can be had for one group of channels where direct products would use `dot`. */
+bool winograd_fits(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns);
 /* Pixels that are read for so many results. */
 int64_t winograd_staged(int64_t out);
 Winograd *winograd_new(Codegen *cg, const WinogradShape *shape);

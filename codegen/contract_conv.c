@@ -45,10 +45,9 @@ struct Conv {
 
 /* Where Winograd's F(2x2, 3x3) can be had and is faster than direct products. */
 static bool is_tiled(const Conv *conv) {
-    const int64_t *k = conv->kernel, *s = conv->stride, *d = conv->dilation;
-    bool plane = conv->size[0] == 1 && k[0] == 1 && k[1] == 3 && k[2] == 3 && s[1] == 1 && s[2] == 1 && d[1] == 1 && d[2] == 1;
-    return plane && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
-           winograd_fits(&conv->dot, conv->terms, conv->columns);
+    WinogradWindow window = {conv->kernel, conv->stride, conv->dilation};
+    return conv->size[0] == 1 && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
+           winograd_fits(&conv->dot, window, conv->terms, conv->columns);
 }
 
 static void describe(const Codegen *cg, Conv *conv) {

@@ -347,11 +347,10 @@ static void multiply(Codegen *cg, const Wgrad *wgrad) {
 
 /* Where it can be had: both operands have their channels innermost, and four times the sums of a slice fit in 32 bits. */
 static bool is_tiled(const Wgrad *wgrad) {
-    const int64_t *k = wgrad->kernel, *s = wgrad->stride, *d = wgrad->dilation;
-    bool plane = wgrad->out[0] == 1 && k[0] == 1 && k[1] == 3 && k[2] == 3 && s[1] == 1 && s[2] == 1 && d[1] == 1 && d[2] == 1;
-    return plane && wgrad->groups == 1 && winograd_fits(&wgrad->dot, wgrad->channels, wgrad->columns) && wgrad->type != T_REAL &&
-           contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) && contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]) &&
-           4 * wgrad->pixels <= MAX_I32_TERMS;
+    WinogradWindow window = {wgrad->kernel, wgrad->stride, wgrad->dilation};
+    return wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_fits(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
+           wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) &&
+           contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]) && 4 * wgrad->pixels <= MAX_I32_TERMS;
 }
 
 /* A chunk is as many slices as give all threads work, of as many images as fit a cache, but enough tiles to be worth an addition to the
@@ -365,7 +364,8 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad) {
                                .x_row = wgrad->xs[3],
                                .dy_row = wgrad->ys[3],
                                .type = wgrad->type};
-    int64_t tiles = winograd_grad_tiles(shape.out), image = tiles * 32 * (wgrad->channels + wgrad->columns);
+    /* A tile is lifted to 16 words of 2 bytes a channel. */
+    int64_t tiles = winograd_grad_tiles(shape.out), image = tiles * 16 * 2 * (wgrad->channels + wgrad->columns);
     int64_t most = MAX_I32_TERMS / 4 / wgrad->pixels, images = (TILED_BYTES + image - 1) / image;
     int64_t blocks = (wgrad->channels + 63) / 64 * ((wgrad->columns + 15) / 16);
     int64_t enough = (TILES_ENOUGH + tiles - 1) / tiles;

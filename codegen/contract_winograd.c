@@ -54,9 +54,14 @@ void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, L
 
 /* --- plan --- */
 
-bool winograd_fits(const Dot *dot, int64_t terms, int64_t columns) {
+static bool is_plane(WinogradWindow window) {
+    const int64_t *k = window.kernel, *s = window.stride, *d = window.dilation;
+    return k[0] == 1 && k[1] == TAPS && k[2] == TAPS && s[1] == 1 && s[2] == 1 && d[1] == 1 && d[2] == 1;
+}
+
+bool winograd_fits(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns) {
     bool words = dot->kind == DOT_MADD256 || dot->kind == DOT_MADDUB256;
-    return words && terms % CHANNELS == 0 && columns % CHANNELS == 0 && terms * TAPS * TAPS * 4 <= MAX_I32_TERMS;
+    return words && is_plane(window) && terms % CHANNELS == 0 && columns % CHANNELS == 0 && terms * TAPS * TAPS * 4 <= MAX_I32_TERMS;
 }
 
 int64_t winograd_staged(int64_t out) {
