@@ -2,8 +2,8 @@
 """peers.py [--models NAME,…] [--threads 1,2] [--rounds 9] [--seconds 3] [--short]: a training step of intc against PyTorch on this CPU.
 
 PyTorch runs in float32 eager, in contiguous and in channels-last order (the faster counts), and beside it float32 under torch.compile and bf16
-autocast. All runs alternate in one session; medians are compared. A step is forward, backward and SGD with momentum on a batch of made-up data that
-stays in memory; a run is at least three steps and --seconds long. Peak memory is the largest resident set of each process, the framework included.
+autocast, each in a process of its own that waits between its runs. All runs alternate in one session; medians are compared. A step is forward, backward
+and SGD with momentum on a batch of made-up data that stays in memory; a run is at least three steps and --seconds long. Peak memory is the largest resident set of each process, the framework included.
 Exits 1 unless intc is at least as fast as float32 eager and takes at most a third of its memory. --short: the MLP and LeNet-5, one thread, eager alone.
 Figures hold for the CPU named in the first line."""
 import argparse
@@ -42,13 +42,41 @@ def step():
         value = loss()
     value.backward()
     optimizer.step()
+def run():
+    start, steps = time.perf_counter(), 0
+    while steps < 3 or time.perf_counter() - start < seconds:
+        step()
+        steps += 1
+    return (time.perf_counter() - start) / steps * 1000
 for _ in range(3): step()
-start, steps = time.perf_counter(), 0
-while steps < 3 or time.perf_counter() - start < seconds:
-    step()
-    steps += 1
-print("ms", (time.perf_counter() - start) / steps * 1000)
+print("ready", flush=True)
+for _ in sys.stdin: print("ms", run(), flush=True)
 """
+
+
+class Peer:
+    """One variant of PyTorch, warm: its first steps are behind it."""
+
+    def __init__(self, name, variant, batch, threads, seconds):
+        command = [sys.executable, "-c", PEER, os.path.join(common.ROOT, "models"), name, variant, batch, threads, seconds]
+        self.name = f"{name}, {variant}"
+        self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def line(self):
+        text = self.process.stdout.readline()
+        if not text:
+            raise SystemExit(f"{self.name}: PyTorch ended with status {self.process.wait()}")
+        return text
+
+    def run(self):
+        """Milliseconds a step, and the peak resident set in MB until now."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return milliseconds(self.line()), high_water(self.process.pid) / 1024
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def measure(command):
@@ -84,13 +112,17 @@ def row(name, folder, threads, variants, rounds, seconds):
     trainer, batch = f"{folder}/trainer", BATCHES[name]
     once = milliseconds(measure([trainer, "bench", "--threads", threads, "--steps", 1])[0])
     steps = max(3, int(seconds * 1000 / once))
-    commands = {"intc": [trainer, "bench", "--threads", threads, "--steps", steps]}
-    for variant in variants:
-        commands[variant] = [sys.executable, "-c", PEER, os.path.join(common.ROOT, "models"), name, variant, batch, threads, seconds]
-    runs = {side: [] for side in commands}
+    peers = {variant: Peer(name, variant, batch, threads, seconds) for variant in variants}
+    for peer in peers.values():
+        peer.line()
+    runs = {side: [] for side in ("intc", *peers)}
     for _ in range(rounds):
-        for side, command in commands.items():
-            runs[side].append((lambda text, peak: (milliseconds(text), peak))(*measure(command)))
+        text, peak = measure([trainer, "bench", "--threads", threads, "--steps", steps])
+        runs["intc"].append((milliseconds(text), peak))
+        for variant, peer in peers.items():
+            runs[variant].append(peer.run())
+    for peer in peers.values():
+        peer.close()
     return {side: (statistics.median(t for t, _ in found), max(m for _, m in found)) for side, found in runs.items()}
 
 
