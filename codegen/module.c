@@ -45,6 +45,13 @@ static LLVMValueRef global_array(Codegen *cg, LLVMValueRef *items, int64_t count
     return global;
 }
 
+static unsigned char *zeroed(int64_t size) {
+    unsigned char *memory = calloc((size_t)size + 1, 1);
+    if (memory == NULL)
+        internal_error("out of memory");
+    return memory;
+}
+
 static LLVMValueRef *new_items(Codegen *cg, int64_t count) {
     return arena_alloc(cg->memory, (size_t)count + 1, sizeof(LLVMValueRef));
 }
@@ -205,6 +212,38 @@ static int table_find(const Table *table, const char *name) {
     return -1;
 }
 
+/* --- images --- */
+
+enum { ZEROS = 64 }; /* as many in a row are left out */
+
+/* The end of the run of zeros, or of other bytes up to the next long one, that begins at `at`. */
+static int64_t stretch(const unsigned char *bytes, int64_t at, int64_t size, bool zeros) {
+    int64_t since = at;
+    for (; at < size; at++) {
+        if (zeros && bytes[at] != 0)
+            return at;
+        if (bytes[at] != 0)
+            since = at + 1;
+        else if (!zeros && at + 1 - since == ZEROS)
+            return since;
+    }
+    return zeros ? size : since;
+}
+
+/* struct intc_image; overwrites `bytes`. */
+static LLVMValueRef image_constant(Codegen *cg, unsigned char *bytes, int64_t size) {
+    LLVMValueRef *runs = new_items(cg, size / ZEROS + 1);
+    int64_t count = 0, kept = 0;
+    for (int64_t at = stretch(bytes, 0, size, true), end; at < size; at = stretch(bytes, end, size, true)) {
+        end = stretch(bytes, at, size, false);
+        runs[count++] = STRUCTURE(cg, const64(cg, at), const64(cg, end - at));
+        memmove(bytes + kept, bytes + at, (size_t)(end - at));
+        kept += end - at;
+    }
+    LLVMValueRef rest = kept > 0 ? const_bytes(cg, bytes, kept) : LLVMConstPointerNull(cg->ptr);
+    return STRUCTURE(cg, global_array(cg, runs, count), const64(cg, count), rest);
+}
+
 /* --- models --- */
 
 static int64_t slot_offset(const Codegen *cg, const char *name) {
@@ -236,8 +275,15 @@ static LLVMValueRef model_constant(Codegen *cg, const Table *table, const ModelT
         const TemplateCondition *c = &model->conditions[i];
         conditions[i] = STRUCTURE(cg, const32(cg, c->exponent), const32(cg, c->low), const32(cg, c->high), global_text(cg, c->text));
     }
-    LLVMValueRef bytes = model->bytes == NULL ? LLVMConstPointerNull(cg->ptr) : const_bytes(cg, model->bytes, model->size);
-    return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), bytes, const64(cg, model->size),
+    /* What the runtime writes over need not be stored. */
+    unsigned char *bytes = zeroed(model->size);
+    if (model->bytes != NULL)
+        memcpy(bytes, model->bytes, (size_t)model->size);
+    for (int i = 0; i < model->patch_count; i++)
+        memset(bytes + model->patches[i].offset, 0, (size_t)model->patches[i].size);
+    LLVMValueRef image = image_constant(cg, bytes, model->size);
+    free(bytes);
+    return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), image, const64(cg, model->size),
                      model_exponents(cg, table, model), global_array(cg, patches, model->patch_count),
                      global_array(cg, conditions, model->condition_count), const64(cg, model->exponent_count),
                      const64(cg, model->patch_count), const64(cg, model->condition_count));
@@ -275,26 +321,24 @@ static void put_contents(unsigned char *memory, const Value *value) {
     }
 }
 
-/* The bytes [from, from + size) of the arena at start: values of the kinds that live there. */
-static LLVMValueRef initial_bytes(Codegen *cg, int64_t from, int64_t size) {
-    unsigned char *memory = calloc((size_t)size + 1, 1);
-    if (memory == NULL)
-        internal_error("out of memory");
+/* The first `size` bytes of the arena at start: values of the kinds that live there. */
+static LLVMValueRef initial_image(Codegen *cg, int64_t size) {
+    unsigned char *memory = zeroed(size);
     const Graph *graphs[MODULE_GRAPHS] = {cg->source->step, cg->source->calibrate, cg->source->infer};
     for (int g = 0; g < MODULE_GRAPHS; g++)
         for (int i = 0; graphs[g] != NULL && i < graphs[g]->value_count; i++) {
             const Value *value = graphs[g]->values[i];
             bool kept = value->kind == VALUE_PARAM || value->kind == VALUE_STATE || value->kind == VALUE_CONST;
-            if (!kept || value->offset < from || value->offset + value_bytes(value) > from + size)
+            if (!kept || value->offset < 0 || value->offset + value_bytes(value) > size)
                 continue;
-            put_contents(memory + (value->offset - from), value);
+            put_contents(memory + value->offset, value);
             bool zero = value->mantissa == NULL && value->exponent_kind == EXPONENT_DYNAMIC;
-            if (value->exponent_offset >= from && value->exponent_offset + 4 <= from + size)
-                put(memory + (value->exponent_offset - from), zero ? INTC_EXPONENT_ZERO : value->exponent, 4);
+            if (value->exponent_offset >= 0 && value->exponent_offset + 4 <= size)
+                put(memory + value->exponent_offset, zero ? INTC_EXPONENT_ZERO : value->exponent, 4);
         }
-    LLVMValueRef global = const_bytes(cg, memory, size);
+    LLVMValueRef image = image_constant(cg, memory, size);
     free(memory);
-    return global;
+    return image;
 }
 
 /* --- the descriptor --- */
@@ -345,14 +389,14 @@ void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLV
     int calibration_count;
     LLVMValueRef slots = calibrations(cg, &calibration_count), null = LLVMConstPointerNull(cg->ptr);
     int64_t size = scratch_base(cg) + cg->scratch_size;
-    LLVMValueRef init = STRUCTURE(
-        cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count), const32(cg, source->model_count),
-        global_text(cg, source->name != NULL ? source->name : ""), global_text(cg, source->options != NULL ? source->options : ""),
-        global_text(cg, source->loss != NULL ? source->loss : ""), global_array(cg, rows, table.count), slots,
-        global_array(cg, models, source->model_count), const64(cg, batch_of(&table)), const64(cg, size), const64(cg, source->state_size),
-        const64(cg, source->random_offset), initial_bytes(cg, 0, source->state_size),
-        initial_bytes(cg, source->state_size, source->constants_size), const64(cg, source->constants_size), cg->calls.address,
-        const64(cg, cg->calls.count), step, calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
+    LLVMValueRef init = STRUCTURE(cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count),
+                                  const32(cg, source->model_count), global_text(cg, source->name != NULL ? source->name : ""),
+                                  global_text(cg, source->options != NULL ? source->options : ""),
+                                  global_text(cg, source->loss != NULL ? source->loss : ""), global_array(cg, rows, table.count), slots,
+                                  global_array(cg, models, source->model_count), const64(cg, batch_of(&table)), const64(cg, size),
+                                  const64(cg, source->state_size), const64(cg, source->random_offset), const64(cg, source->constants_size),
+                                  initial_image(cg, source->state_size + source->constants_size), cg->calls.address,
+                                  const64(cg, cg->calls.count), step, calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
     LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "intc_module");
     LLVMSetInitializer(global, init);
     LLVMSetGlobalConstant(global, true);

@@ -5,8 +5,9 @@
 #define INTC_RUNTIME_ABI_H
 
 #include <stdint.h>
+#include <string.h>
 
-#define INTC_ABI_VERSION 4
+#define INTC_ABI_VERSION 5
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -71,6 +72,24 @@ struct intc_call {
  * by the runtime. */
 void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
 
+/* Bytes with long stretches of zeros, which are left out: the rest, run by run. */
+struct intc_run {
+    int64_t offset, size; /* in the whole */
+};
+struct intc_image {
+    const struct intc_run *runs; /* in ascending order */
+    int64_t run_count;
+    const unsigned char *bytes; /* of all runs, one after the other */
+};
+/* Writes the runs to their places; what lies between is to be zero already. */
+static inline void intc_image_copy(const struct intc_image *image, unsigned char *to) {
+    const unsigned char *from = image->bytes;
+    for (int64_t i = 0; i < image->run_count; i++) {
+        memcpy(to + image->runs[i].offset, from, (size_t)image->runs[i].size);
+        from += image->runs[i].size;
+    }
+}
+
 /* An exponent that an exported model needs, computed from the trained state and from exponents before it. */
 enum intc_exponent_kind {
     INTC_EXPONENT_CONST,  /* constant */
@@ -115,9 +134,9 @@ struct intc_condition {
 /* Several models may have one format, best first: the first whose conditions all hold is written; if none, the last one's broken condition
  * is the error. */
 struct intc_model {
-    const char *format;  /* "float", "int8", "qdq" */
-    const char *refusal; /* NULL, or why this format cannot be written; then there are no bytes */
-    const unsigned char *bytes;
+    const char *format;      /* "float", "int8", "qdq" */
+    const char *refusal;     /* NULL, or why this format cannot be written; then there are no bytes */
+    struct intc_image bytes; /* zeros where patches come */
     int64_t size;
     const struct intc_exponent *exponents;
     const struct intc_patch *patches;
@@ -136,10 +155,9 @@ struct intc_module {
     const struct intc_model *models;
     int64_t batch;
     int64_t arena_size, state_size;
-    int64_t random_offset; /* two u64: seed, step */
-    const unsigned char *initial_state;
-    const unsigned char *constants; /* copied to [state_size, state_size + constants_size) at start */
-    int64_t constants_size;
+    int64_t random_offset;         /* two u64: seed, step */
+    int64_t constants_size;        /* behind the state */
+    struct intc_image initial;     /* of [0, state_size + constants_size) at start */
     const struct intc_call *calls; /* of all entries, in the order of their code */
     int64_t call_count;
     intc_entry *step, *calibrate, *infer;

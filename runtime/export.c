@@ -147,10 +147,10 @@ static bool apply_patch(const Session *session, const struct intc_model *model, 
 typedef enum { MODEL_WRITTEN, MODEL_CONDITION, MODEL_FAILED } ModelStatus;
 
 static bool write_model(const Session *session, const struct intc_model *model, const int64_t *exponents, const char *path, Error *error) {
-    unsigned char *bytes = malloc((size_t)model->size + 1);
+    unsigned char *bytes = calloc((size_t)model->size + 1, 1);
     if (!bytes)
         return intc_rt_fail(error, "out of memory");
-    memcpy(bytes, model->bytes, (size_t)model->size);
+    intc_image_copy(&model->bytes, bytes);
     bool good = true;
     for (int64_t i = 0; i < model->patch_count && good; i++)
         if (!apply_patch(session, model, model->patches + i, exponents, bytes))

@@ -1,12 +1,15 @@
 /* What a trainer was compiled from. */
 #include "runtime/runtime.h"
 
+#include <stdlib.h>
+
 static const char *kind_name(int32_t kind) {
     static const char *const names[] = {"input", "target", "parameter", "momentum", "hyper", "prediction", "loss", "metric"};
     return kind >= INTC_INPUT && kind <= INTC_METRIC ? names[kind] : "?";
 }
 
-static void print_tensor(const struct intc_module *module, const struct intc_tensor *tensor) {
+/* state: at the start; NULL: not known. */
+static void print_tensor(const struct intc_module *module, const struct intc_tensor *tensor, const unsigned char *state) {
     char shape[160];
     printf("  %-10s %-24s %s %s%d", kind_name(tensor->kind), tensor->name,
            intc_rt_shape_text(tensor->rank, tensor->dim, shape, sizeof shape), tensor->type == INTC_F32 ? "float" : "int",
@@ -18,8 +21,8 @@ static void print_tensor(const struct intc_module *module, const struct intc_ten
         printf(", labels below %lld", (long long)tensor->classes);
     if (tensor->kind == INTC_TARGET && tensor->integer && tensor->ignored != INT32_MIN)
         printf(", %lld is ignored", (long long)tensor->ignored);
-    if (tensor->exponent_offset >= 0 && tensor->exponent_offset + 4 <= module->state_size) {
-        int exponent = intc_rt_exponent(module->initial_state, tensor->exponent_offset);
+    if (state && tensor->exponent_offset >= 0 && tensor->exponent_offset + 4 <= module->state_size) {
+        int exponent = intc_rt_exponent(state, tensor->exponent_offset);
         if (exponent != INTC_EXPONENT_ZERO)
             printf(", exponent %d at the start", exponent);
     }
@@ -43,9 +46,13 @@ void intc_rt_info(const struct intc_module *module) {
     for (uint32_t i = 0; i < module->model_count; i++)
         if (module->models[i].refusal)
             printf("  no %s: %s\n", module->models[i].format, module->models[i].refusal);
+    unsigned char *state = calloc((size_t)(module->state_size + module->constants_size) + 1, 1);
+    if (state)
+        intc_image_copy(&module->initial, state);
     printf("tensors\n");
     for (int32_t kind = INTC_INPUT; kind <= INTC_METRIC; kind++)
         for (uint32_t i = 0; i < module->tensor_count; i++)
             if (module->tensors[i].kind == kind && kind != INTC_HYPER && kind != INTC_STATE)
-                print_tensor(module, module->tensors + i);
+                print_tensor(module, module->tensors + i, state);
+    free(state);
 }

@@ -21,10 +21,7 @@ bool intc_rt_session_open(Session *session, const struct intc_module *module, in
     if (arena == MAP_FAILED)
         return intc_rt_fail(error, "cannot allocate the arena of %lld bytes: %s", (long long)module->arena_size, strerror(errno));
     session->arena = arena;
-    if (module->state_size > 0)
-        memcpy(session->arena, module->initial_state, (size_t)module->state_size);
-    if (module->constants_size > 0)
-        memcpy(session->arena + module->state_size, module->constants, (size_t)module->constants_size);
+    intc_image_copy(&module->initial, session->arena);
     session->pool = intc_rt_pool_new(threads > 0 ? threads : intc_rt_cores());
     return true;
 }

@@ -450,10 +450,8 @@ static void run_module(const char *variant, const struct intc_module *module) {
         internal_error("out of memory");
     unsigned char *arena = memory + room - size;
     memset(arena, 0x5A, size);
-    if (module->state_size > 0)
-        memcpy(arena, module->initial_state, (size_t)module->state_size);
-    if (module->constants_size > 0)
-        memcpy(arena + module->state_size, module->constants, (size_t)module->constants_size);
+    memset(arena, 0, (size_t)(module->state_size + module->constants_size));
+    intc_image_copy(&module->initial, arena);
     Eval *eval = eval_new(bench.graph, EVAL_INTEGER);
     eval->seed = random_next(&bench.random);
     for (eval->step = 0; eval->step < 2;) {

@@ -189,8 +189,8 @@ static unsigned char *new_arena(const struct intc_module *module) {
     if (arena == NULL)
         internal_error("out of memory");
     memset(arena, 0x5A, size); /* nothing may rely on zeroed memory */
-    memcpy(arena, module->initial_state, (size_t)module->state_size);
-    memcpy(arena + module->state_size, module->constants, (size_t)module->constants_size);
+    memset(arena, 0, (size_t)(module->state_size + module->constants_size));
+    intc_image_copy(&module->initial, arena);
     return arena;
 }
 

@@ -235,7 +235,9 @@ static const struct intc_tensor fake_tensors[] = {
 };
 
 /* The exported "model": weights as float32, a scale, weights as int8. */
-static const unsigned char fake_bytes[4 + 4 * FAKE_WEIGHTS + 4 + FAKE_WEIGHTS] = "ONNX";
+enum { FAKE_MODEL = 4 + 4 * FAKE_WEIGHTS + 4 + FAKE_WEIGHTS };
+static const struct intc_run fake_head = {0, 4};
+#define FAKE_BYTES {&fake_head, 1, (const unsigned char *)"ONNX"}
 static const struct intc_exponent fake_exponents[] = {{.kind = INTC_EXPONENT_MAPPED, .tensor = 2, .bits = 8},
                                                       {.kind = INTC_EXPONENT_SLOT, .offset = AT_SLOT_Y},
                                                       {.kind = INTC_EXPONENT_SUB, .a = 1, .b = 0, .constant = 3}};
@@ -245,21 +247,21 @@ static const struct intc_patch fake_patches[] = {{4, 4 * FAKE_WEIGHTS, INTC_PATC
 static const struct intc_condition fake_never = {2, 100, 200, "the exponents of 'y' and 'w' are too close"};
 static const struct intc_model fake_models[] = {
     {.format = "int8",
-     .bytes = fake_bytes,
+     .bytes = FAKE_BYTES,
      .size = 4,
      .exponents = fake_exponents,
      .exponent_count = 3,
      .conditions = &fake_never,
      .condition_count = 1},
     {.format = "int8",
-     .bytes = fake_bytes,
-     .size = sizeof fake_bytes,
+     .bytes = FAKE_BYTES,
+     .size = FAKE_MODEL,
      .exponents = fake_exponents,
      .exponent_count = 3,
      .patches = fake_patches,
      .patch_count = 3},
     {.format = "qdq",
-     .bytes = fake_bytes,
+     .bytes = FAKE_BYTES,
      .size = 4,
      .exponents = fake_exponents,
      .exponent_count = 3,
@@ -273,6 +275,7 @@ static const unsigned char fake_state[FAKE_STATE] = {
     [AT_SLOT_X + 1] = 0xc0, [AT_SLOT_X + 2] = 0xff,     [AT_SLOT_X + 3] = 0xff,                                 /* INTC_EXPONENT_ZERO */
     [AT_SLOT_Y + 1] = 0xc0, [AT_SLOT_Y + 2] = 0xff,     [AT_SLOT_Y + 3] = 0xff,
 };
+static const struct intc_run fake_whole = {0, FAKE_STATE};
 
 static const struct intc_module fake_module = {
     .abi = INTC_ABI_VERSION,
@@ -287,7 +290,7 @@ static const struct intc_module fake_module = {
     .arena_size = FAKE_ARENA,
     .state_size = FAKE_STATE,
     .random_offset = AT_RANDOM,
-    .initial_state = fake_state,
+    .initial = {&fake_whole, 1, fake_state},
     .step = fake_step,
     .calibrate = fake_calibrate,
     .infer = fake_infer,

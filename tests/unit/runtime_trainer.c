@@ -197,7 +197,7 @@ static void test_export(void **state) {
     good(TRAIN "--epochs 4 --checkpoint e.ckpt --save e.onnx");
     good("export --checkpoint e.ckpt -o again.onnx");
     same_file("e.onnx", "again.onnx");
-    assert_int_equal(read_file("e.onnx", a, sizeof a), sizeof fake_bytes);
+    assert_int_equal(read_file("e.onnx", a, sizeof a), FAKE_MODEL);
     float scale, w[FAKE_WEIGHTS];
     memcpy(w, a + 4, sizeof w);
     memcpy(&scale, a + 4 + sizeof w, 4);
