@@ -291,7 +291,7 @@ ElementEmitter *float_element(Op op);
 /* Starts a function: cg->function, cg->head; the builder is in its body. */
 void function_start(Codegen *cg, LLVMValueRef function);
 bool target_open(Codegen *cg);
-bool target_optimize(Codegen *cg);
+/* Optimises the module, makes machine code and writes it; an executable by parts_write. */
 bool target_write(Codegen *cg, EmitKind kind, const char *path);
 LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name);
 /* An entry function that makes the calls of the kernels that are emitted between. */
@@ -300,6 +300,8 @@ void entry_end(Codegen *cg);
 /* After share_close: the function that entries share. */
 void entry_close(Codegen *cg);
 void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLVMValueRef infer);
-bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag);
+/* Writes an executable; the module is unchanged, the work is done by child processes. */
+bool parts_write(Codegen *cg, const char *path);
+bool link_executable(const TargetOptions *target, const char *const *objects, int count, const char *path, Diag *diag);
 
 #endif

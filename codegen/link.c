@@ -95,7 +95,7 @@ static bool is_foreign(const char *triple) {
 
 /* For another kind of machine the runtime is compiled with the trainer, by Debian's cross compiler if none is named. Without zlib, which a
  * cross compiler does not come with. */
-static bool link_foreign(const TargetOptions *target, const char *object, const char *path, Diag *diag) {
+static bool link_foreign(const TargetOptions *target, const char *const *objects, int count, const char *path, Diag *diag) {
     char folder[PATH_MAX], cc[PATH_MAX], include[PATH_MAX + 2];
     glob_t sources = {0};
     if (!find_sources(folder, &sources)) {
@@ -104,26 +104,29 @@ static bool link_foreign(const TargetOptions *target, const char *object, const 
     }
     snprintf(cc, sizeof cc, "%s%s", target->cc != NULL ? target->cc : target->triple, target->cc != NULL ? "" : "-gcc");
     snprintf(include, sizeof include, "-I%s", folder);
-    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_GZIP", include, "-no-pie", "-pthread", "-o", path, object};
+    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_GZIP", include, "-no-pie", "-pthread", "-o", path};
     enum { FIRST = sizeof first / sizeof *first };
-    const char **arguments = calloc(FIRST + sources.gl_pathc + 2, sizeof *arguments);
+    const char **arguments = calloc(FIRST + sources.gl_pathc + (size_t)count + 2, sizeof *arguments);
     if (arguments == NULL)
         internal_error("out of memory");
     memcpy(arguments, first, sizeof first);
+    size_t at = FIRST;
+    for (int i = 0; i < count; i++)
+        arguments[at++] = objects[i];
     for (size_t i = 0; i < sources.gl_pathc; i++)
-        arguments[FIRST + i] = sources.gl_pathv[i];
+        arguments[at++] = sources.gl_pathv[i];
     /* As where the host's runtime is built; elsewhere the sources alone are without floating point. */
     if (strncmp(target->triple, "aarch64", 7) == 0)
-        arguments[FIRST + sources.gl_pathc] = "-mgeneral-regs-only";
+        arguments[at] = "-mgeneral-regs-only";
     bool linked = run(cc, (char *const *)arguments, diag);
     free(arguments);
     globfree(&sources);
     return linked;
 }
 
-bool link_executable(const TargetOptions *target, const char *object, const char *path, Diag *diag) {
+bool link_executable(const TargetOptions *target, const char *const *objects, int count, const char *path, Diag *diag) {
     if (is_foreign(target->triple))
-        return link_foreign(target, object, path, diag);
+        return link_foreign(target, objects, count, path, diag);
     char runtime[PATH_MAX];
     if (!find_runtime(runtime)) {
         diag_error(diag, NULL, "the runtime library libintc_rt.a was not found beside the compiler nor in its library folder");
@@ -132,6 +135,15 @@ bool link_executable(const TargetOptions *target, const char *object, const char
     const char *cc = target->cc != NULL ? target->cc : "cc";
     /* At a fixed address: the tables of a trainer hold tens of thousands of addresses, each of which would be a relocation at every start.
      */
-    const char *arguments[] = {cc, "-no-pie", "-o", path, object, runtime, "-l:libz.a", "-pthread", SANITIZERS NULL};
-    return run(cc, (char *const *)arguments, diag);
+    const char *first[] = {cc, "-no-pie", "-o", path}, *last[] = {runtime, "-l:libz.a", "-pthread", SANITIZERS NULL};
+    const char **arguments = calloc(sizeof first / sizeof *first + sizeof last / sizeof *last + (size_t)count, sizeof *arguments),
+               **at = arguments;
+    if (arguments == NULL)
+        internal_error("out of memory");
+    at = (const char **)mempcpy(at, first, sizeof first);
+    at = (const char **)mempcpy(at, objects, (size_t)count * sizeof *objects);
+    memcpy(at, last, sizeof last);
+    bool linked = run(cc, (char *const *)arguments, diag);
+    free(arguments);
+    return linked;
 }

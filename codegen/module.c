@@ -309,14 +309,16 @@ static void put_contents(unsigned char *memory, const Value *value) {
     if (real ? value->real == NULL : value->mantissa == NULL)
         return;
     int64_t stride[MAX_RANK], index[MAX_RANK] = {0}, n = shape_elements(value->shape);
-    int bytes = type_bytes(value->type);
+    int bytes = type_bytes(value->type), last = value->shape.rank - 1;
     value_strides(value, stride);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = 0;
-        for (int d = 0; d < value->shape.rank; d++)
-            at += index[d] * stride[d];
-        put(memory + at * bytes, real ? float_bits(value->real[i]) : value->mantissa[i], bytes);
-        for (int d = value->shape.rank - 1; d >= 0 && ++index[d] == value->shape.dim[d]; d--)
+    int64_t row = last < 0 ? 1 : value->shape.dim[last], step = last < 0 ? 0 : stride[last] * bytes;
+    for (int64_t i = 0; i < n; i += row) {
+        unsigned char *at = memory;
+        for (int d = 0; d < last; d++)
+            at += index[d] * stride[d] * bytes;
+        for (int64_t k = 0; k < row; k++)
+            put(at + k * step, real ? float_bits(value->real[i + k]) : value->mantissa[i + k], bytes);
+        for (int d = last - 1; d >= 0 && ++index[d] == value->shape.dim[d]; d--)
             index[d] = 0;
     }
 }

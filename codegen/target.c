@@ -147,16 +147,21 @@ bool target_open(Codegen *cg) {
 
 /* What kernels profit from, in a fraction of the time of default<O2>: their loops are simple, what is constant is constant already, and
  * products are left functions, which kernels share. */
-static const char usual_passes[] = "function<eager-inv>(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,"
-                                   "loop-mssa(licm),loop-vectorize,instcombine<no-verify-fixpoint>,simplifycfg,"
-                                   "loop-unroll<O2;no-runtime;no-partial>,sroa,early-cse<memssa>,loop-mssa(licm)),globaldce";
+static const char usual_passes[] =
+    "elim-avail-extern,function<eager-inv>(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,"
+    "loop-mssa(licm),loop-vectorize,instcombine<no-verify-fixpoint>,simplifycfg,"
+    "loop-unroll<O2;no-runtime;no-partial>,sroa,early-cse<memssa>,loop-mssa(licm)),globaldce";
 
-bool target_optimize(Codegen *cg) {
+static void verify(Codegen *cg) {
     char *message = NULL;
     if (LLVMVerifyModule(cg->module, LLVMReturnStatusAction, &message))
         internal_error("generated code does not verify: %s", message);
     LLVMDisposeMessage(message);
-    static const char *const pipelines[] = {"default<O0>", "default<O1>", usual_passes, "default<O3>"};
+}
+
+static bool optimize(Codegen *cg) {
+    static const char *const pipelines[] = {"elim-avail-extern,default<O0>", "elim-avail-extern,default<O1>", usual_passes,
+                                            "elim-avail-extern,default<O3>"};
     int level = cg->target->opt_level;
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
     LLVMPassBuilderOptionsSetLoopVectorization(options, level >= 2);
@@ -213,14 +218,8 @@ static bool write_to(Codegen *cg, EmitKind kind, const char *path) {
 
 /* Everything is written beside the output and renamed at the end. */
 bool target_write(Codegen *cg, EmitKind kind, const char *path) {
-    char *part = arena_printf(cg->memory, "%s.part", path), *object = arena_printf(cg->memory, "%s.part.o", path);
-    bool written;
-    if (kind == EMIT_EXE) {
-        written = write_to(cg, EMIT_OBJ, object) && link_executable(cg->target, object, part, cg->diag);
-        unlink(object);
-    } else {
-        written = write_to(cg, kind, part);
-    }
+    char *part = arena_printf(cg->memory, "%s.part", path);
+    bool written = kind == EMIT_EXE ? parts_write(cg, part) : optimize(cg) && write_to(cg, kind, part);
     if (written && rename(part, path) != 0) {
         diag_error(cg->diag, NULL, "cannot write %s: %s", path, strerror(errno));
         written = false;
@@ -259,7 +258,8 @@ bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitK
         share_close(&cg);
         entry_close(&cg);
         emit_descriptor(&cg, step, calibrate, infer);
-        done = target_optimize(&cg) && target_write(&cg, kind, path);
+        verify(&cg);
+        done = target_write(&cg, kind, path);
     }
     LLVMDisposeBuilder(cg.builder);
     LLVMDisposeModule(cg.module);

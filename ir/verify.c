@@ -88,12 +88,23 @@ static bool check_type(Verifier *verifier, const Value *value) {
     return true;
 }
 
+/* Whether no magnitude exceeds the bound. A loop without an exit: weights are many, and are looked at after every pass. */
+static bool within(const int64_t *mantissa, int64_t n, int64_t bound) {
+    int64_t least = 0, most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        least = mantissa[i] < least ? mantissa[i] : least;
+        most = mantissa[i] > most ? mantissa[i] : most;
+    }
+    return most <= bound && intc_magnitude(least) <= (uint64_t)bound;
+}
+
 static bool check_contents(Verifier *verifier, const Value *value) {
     int64_t n = shape_elements(value->shape);
     bool exact = value->integer || verifier->graph->stage >= STAGE_SCALED;
     if (exact && value->mantissa == NULL && value->real != NULL)
         return complain(verifier, NULL, "%%%s: expected mantissas, found only reals", value->name);
-    for (int64_t i = 0; exact && value->mantissa != NULL && i < n; i++)
+    bool good = value->mantissa == NULL || within(value->mantissa, n, value->bound);
+    for (int64_t i = 0; exact && !good && i < n; i++)
         if (intc_magnitude(value->mantissa[i]) > (uint64_t)value->bound)
             return complain(verifier, NULL, "%%%s: element %lld is %lld, expected at most the bound %lld", value->name, (long long)i,
                             (long long)value->mantissa[i], (long long)value->bound);

@@ -298,13 +298,11 @@ static void set_width(Value *value, int bits) {
     value->exponent_kind = EXPONENT_DYNAMIC;
 }
 
-/* Mantissas of at most so many bits, fewer where they are exact unless they are to fill them. */
+/* Mantissas of at most so many bits, fewer where they are exact unless they are to fill them; none of zeros, such as momentum begins with. */
 static void quantize(Graph *graph, Value *value, int bits, bool fill) {
-    int64_t n = shape_elements(value->shape);
-    int64_t *mantissa = arena_alloc(graph->arena, (size_t)n, sizeof *mantissa);
-    value->exponent = INTC_EXPONENT_ZERO;
-    if (value->real != NULL)
-        value->exponent = reals_to_mantissas(value->real, n, bits, mantissa);
+    int64_t n = value->real != NULL ? shape_elements(value->shape) : 0;
+    int64_t *mantissa = value->real != NULL ? arena_alloc(graph->arena, (size_t)n, sizeof *mantissa) : NULL;
+    value->exponent = value->real != NULL ? reals_to_mantissas(value->real, n, bits, mantissa) : INTC_EXPONENT_ZERO;
     value->mantissa = mantissa;
     int64_t bound = 0;
     for (int64_t i = 0; i < n; i++)
