@@ -291,7 +291,9 @@ ElementEmitter *float_element(Op op);
 /* Starts a function: cg->function, cg->head; the builder is in its body. */
 void function_start(Codegen *cg, LLVMValueRef function);
 bool target_open(Codegen *cg);
-/* Optimises the module, makes machine code and writes it; an executable by parts_write. */
+/* Optimises the module and writes what was asked for, but an executable. */
+bool target_make(Codegen *cg, EmitKind kind, const char *path);
+/* The same, or an executable by parts_write; nothing is left behind if it fails. */
 bool target_write(Codegen *cg, EmitKind kind, const char *path);
 LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name);
 /* An entry function that makes the calls of the kernels that are emitted between. */

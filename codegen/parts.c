@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,13 +92,23 @@ static bool wait_for(Codegen *cg, pid_t child) {
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* The child: what it has to say is not among the diagnostics of its parent. */
-static void make_part(Codegen *cg, const Piece *pieces, int count, int part, const char *object) {
+/* The child; what it has to say goes to a file of its own. */
+static void make_part(Codegen *cg, const Piece *pieces, int count, int part, const char *object, int said) {
     cg->diag = diag_new(NULL);
     keep(cg, pieces, count, part);
-    bool written = target_write(cg, EMIT_OBJ, object);
-    diag_print(cg->diag, stderr);
+    bool written = target_make(cg, EMIT_OBJ, object);
+    FILE *out = said < 0 ? NULL : fdopen(said, "w");
+    diag_print(cg->diag, out != NULL ? out : stderr);
+    if (out != NULL)
+        fclose(out);
     _exit(written ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+/* Of several children that fail, of a full disk, say, one tells. */
+static void repeat(int said) {
+    char text[4096];
+    ssize_t size = said < 0 ? 0 : pread(said, text, sizeof text, 0);
+    fprintf(stderr, "%.*s", (int)(size > 0 ? size : 0), text);
 }
 
 bool parts_write(Codegen *cg, const char *path) {
@@ -108,17 +119,25 @@ bool parts_write(Codegen *cg, const char *path) {
     deal(pieces, count, parts);
     const char *objects[MOST_PARTS];
     pid_t children[MOST_PARTS];
+    int said[MOST_PARTS];
     bool good = true;
     for (int k = 0; k < parts; k++) {
-        objects[k] = arena_printf(cg->memory, "%s.part%d.o", path, k);
+        objects[k] = arena_printf(cg->memory, "%s.%d.o", path, k);
+        said[k] = memfd_create("intc", MFD_CLOEXEC);
         children[k] = fork();
         if (children[k] == 0)
-            make_part(cg, pieces, count, k, objects[k]);
+            make_part(cg, pieces, count, k, objects[k], said[k]);
         if (children[k] < 0)
             diag_error(cg->diag, NULL, "cannot start the code generator: %s", strerror(errno));
     }
-    for (int k = 0; k < parts; k++)
-        good = children[k] > 0 && wait_for(cg, children[k]) && good;
+    for (int k = 0; k < parts; k++) {
+        bool made = children[k] > 0 && wait_for(cg, children[k]);
+        if (!made && good)
+            repeat(said[k]);
+        good = made && good;
+        if (said[k] >= 0)
+            close(said[k]);
+    }
     good = good && link_executable(cg->target, objects, parts, path, cg->diag);
     for (int k = 0; k < parts; k++)
         unlink(objects[k]);

@@ -216,10 +216,14 @@ static bool write_to(Codegen *cg, EmitKind kind, const char *path) {
     return written;
 }
 
+bool target_make(Codegen *cg, EmitKind kind, const char *path) {
+    return optimize(cg) && write_to(cg, kind, path);
+}
+
 /* Everything is written beside the output and renamed at the end. */
 bool target_write(Codegen *cg, EmitKind kind, const char *path) {
     char *part = arena_printf(cg->memory, "%s.part", path);
-    bool written = kind == EMIT_EXE ? parts_write(cg, part) : optimize(cg) && write_to(cg, kind, part);
+    bool written = kind == EMIT_EXE ? parts_write(cg, part) : target_make(cg, kind, part);
     if (written && rename(part, path) != 0) {
         diag_error(cg->diag, NULL, "cannot write %s: %s", path, strerror(errno));
         written = false;

@@ -14,9 +14,9 @@ check() { # check FILE ROOTS [OUTSIDE]
     objdump -d --no-show-raw-insn "$1" | awk -v ROOTS="$2" -v OUTSIDE="${3-$outside}" -f "$HERE/integer_only.awk"
 }
 
-# The kernels, which the entry functions reach through the table of calls: local functions with a number after their name.
+# The kernels, which the entry functions reach through the table of calls: hidden functions with a number after their name.
 kernels() {
-    objdump -t "$1" | awk '$2 == "l" && $3 == "F" && $4 == ".text" && $NF ~ /\.[0-9]+$/ && $NF !~ /\.(isra|part|constprop)\./ { printf ",%s", $NF }'
+    objdump -t "$1" | awk '/ \.hidden / && $3 == "F" && $4 == ".text" && $NF ~ /\.[0-9]+$/ && $NF !~ /\.(isra|part|constprop)\./ { printf ",%s", $NF }'
 }
 
 # plant FILE FUNCTION: addss %xmm0,%xmm0 over the function's first bytes.
