@@ -35,6 +35,10 @@ void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
     cg->kernel = LLVMAddFunction(cg->module, "kernel", cg->kernel_type);
     LLVMSetLinkage(cg->kernel, LLVMInternalLinkage);
     function_attribute(cg, cg->kernel, "nounwind");
+    /* LLVM's choice for Intel's CPUs is half of a register. */
+    if (target_has(cg, "avx512vnni"))
+        LLVMAddAttributeAtIndex(cg->kernel, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                                LLVMCreateStringAttribute(cg->context, "prefer-vector-width", 19, "512", 3));
     /* Alias scopes have the same names in all kernels. */
     function_attribute(cg, cg->kernel, "noinline");
     LLVMAttributeRef align = LLVMCreateEnumAttribute(cg->context, LLVMGetEnumAttributeKindForName("align", 5), INTC_ARENA_ALIGN);
