@@ -239,8 +239,8 @@ typedef struct {
     LLVMValueRef low, high;
 } RandomKey;
 RandomKey random_key(Codegen *cg, int64_t stream);
-/* intc_random_bits; index and result i32. */
-LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef index);
+/* intc_random_bits of steps / INTC_RANDOM_STEP; both i32. */
+LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef steps);
 
 /* --- emitters --- */
 

@@ -74,8 +74,8 @@ RandomKey random_key(Codegen *cg, int64_t stream) {
     return key;
 }
 
-LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef index) {
-    LLVMValueRef x = add(cg, mul(cg, index, const32(cg, (int64_t)0x9E3779B1u)), key->low);
+LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef steps) {
+    LLVMValueRef x = add(cg, steps, key->low);
     x = mul(cg, xor_shift(cg, x, 16), const32(cg, (int64_t)0x7FEB352Du));
     x = xor_shift(cg, x, 15);
     x = mul(cg, LLVMBuildXor(cg->builder, x, key->high, ""), const32(cg, (int64_t)0x846CA68Bu));

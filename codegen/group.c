@@ -1,6 +1,7 @@
 /* Pointwise groups: a root and the nodes fused into it, evaluated element by element inside one loop nest. A fused value is never stored;
  * leaves are loaded through streams of the space, broadcast dimensions with stride 0. */
 #include "codegen/space.h"
+#include "runtime/fixed.h"
 
 #include <string.h>
 
@@ -192,7 +193,8 @@ void group_prepare(Codegen *cg, Group *group) {
         LLVMValueRef row = mul_by(cg, udiv_by(cg, loop.index, length), group->step[i][0]);
         LLVMValueRef x = add(cg, row, mul_by(cg, urem_by(cg, loop.index, length), group->step[i][1]));
         int bits = type == cg->i64 ? 64 : 32;
-        x = group->space->logical[i] ? as_bits(cg, x, bits) : load_as(cg, leaf_value(group, i), x, bits);
+        x = group->space->logical[i] ? mul(cg, as_bits(cg, x, bits), const32(cg, (int64_t)INTC_RANDOM_STEP))
+                                     : load_as(cg, leaf_value(group, i), x, bits);
         LLVMBuildStore(cg->builder, x, LLVMBuildInBoundsGEP2(cg->builder, type, group->table[i], &loop.index, 1, ""));
         loop_end(cg, &loop);
     }

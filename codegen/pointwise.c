@@ -45,14 +45,27 @@ static LLVMValueRef element_sub(Codegen *cg, const Node *node, const LLVMValueRe
     return sub(cg, aligned_operand(cg, node, 0, in[0], e, true), aligned_operand(cg, node, 1, in[1], e, true));
 }
 
+/* (x * c + 2^(cut-1)) >> cut, 64 bits. Where x is a master of 16, by parts of c in 32: c = high * 2^cut + low. */
+static LLVMValueRef cut_product(Codegen *cg, const Node *node, int i, LLVMValueRef x, LLVMValueRef c, int cut) {
+    int64_t low = ((int64_t)1 << cut) - 1, half = (int64_t)1 << (cut - 1);
+    if (node->out[0]->type == T_I64 || cut > 16 || node->in[2 * i]->bound * low + half > INT32_MAX) {
+        LLVMValueRef product = add_const(cg, mul(cg, as_bits(cg, x, 64), as_bits(cg, c, 64)), half);
+        return LLVMBuildAShr(cg->builder, product, const64(cg, cut), "");
+    }
+    x = as_bits(cg, x, 32);
+    c = as_bits(cg, c, 32);
+    LLVMValueRef rest = add_const(cg, mul(cg, x, LLVMBuildAnd(cg->builder, c, const32(cg, low), "")), half);
+    LLVMValueRef part = mul(cg, x, LLVMBuildAShr(cg->builder, c, const32(cg, cut), ""));
+    return add(cg, part, LLVMBuildAShr(cg->builder, rest, const32(cg, cut), ""));
+}
+
 static LLVMValueRef element_weighted_sum(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node), sum = NULL;
     int bits = result_bits(node), pairs = node->in_count / 2;
     for (int i = 0; i < pairs; i += cg->plain && i == 0 ? pairs - 1 : 1) {
-        LLVMValueRef x = mul(cg, as_bits(cg, in[2 * i], 64), as_bits(cg, in[2 * i + 1], 64));
         int cut = weighted_cut(node, i);
-        if (cut > 0)
-            x = LLVMBuildAShr(cg->builder, add_const(cg, x, (int64_t)1 << (cut - 1)), const64(cg, cut), "");
+        LLVMValueRef x = cut > 0 ? cut_product(cg, node, i, in[2 * i], in[2 * i + 1], cut)
+                                 : mul(cg, as_bits(cg, in[2 * i], 64), as_bits(cg, in[2 * i + 1], 64));
         LLVMBasicBlockRef saved = head_enter(cg);
         LLVMValueRef from = weighted_exponent(cg, node, i);
         head_leave(cg, saved);

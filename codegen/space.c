@@ -1,6 +1,7 @@
 /* Loop nests over index spaces. Before: a kernel is being built. The order of the loops is that of the memory of the tensor that is
  * written, so that the innermost loop is contiguous where the layouts agree. */
 #include "codegen/space.h"
+#include "runtime/fixed.h"
 
 enum { ENOUGH_TILES = 32 };
 
@@ -77,32 +78,64 @@ int64_t space_tiles(const Space *space) {
     return tiles;
 }
 
+/* So many steps of a logical stream. */
+static LLVMValueRef random_steps(Codegen *cg, int64_t count) {
+    return const32(cg, (int64_t)((uint32_t)count * INTC_RANDOM_STEP));
+}
+
 void nest_start(Codegen *cg, Nest *nest, const Space *space) {
     *nest = (Nest){.space = space};
     for (int i = 0; i < space->streams; i++)
-        nest->partial[i] = space->logical[i] ? const32(cg, space->base[i]) : const64(cg, space->base[i]);
+        nest->partial[i] = space->logical[i] ? random_steps(cg, space->base[i]) : const64(cg, space->base[i]);
 }
 
 void nest_advance(Codegen *cg, Nest *nest, int k, LLVMValueRef index) {
     nest->index[k] = index;
     for (int i = 0; i < nest->space->streams; i++) {
         int64_t stride = nest->space->stride[i][k];
-        if (stride == 0)
+        if (stride == 0 || nest->running[i] != NULL)
             continue;
-        /* A logical index wraps; a vector of them is half as long as of places. */
         if (nest->space->logical[i])
-            nest->partial[i] = add(cg, nest->partial[i], mul(cg, as_bits(cg, index, 32), const32(cg, stride)));
+            nest->partial[i] = add(cg, nest->partial[i], mul(cg, as_bits(cg, index, 32), random_steps(cg, stride)));
         else
             nest->partial[i] = LLVMBuildNSWAdd(cg->builder, nest->partial[i],
                                                stride == 1 ? index : LLVMBuildNSWMul(cg->builder, index, const64(cg, stride), ""), "");
     }
 }
 
+/* The innermost loop, over dimension k from `begin` on: adds up its logical streams, where a multiplication for each element costs more. */
+static Loop innermost_begin(Codegen *cg, Nest *nest, int k, LLVMValueRef begin, LLVMValueRef end) {
+    const Space *space = nest->space;
+    LLVMValueRef start[MAX_STREAMS] = {NULL};
+    for (int i = 0; i < space->streams; i++)
+        if (space->logical[i] && space->stride[i][k] != 0)
+            start[i] = add(cg, nest->partial[i], mul(cg, as_bits(cg, begin, 32), random_steps(cg, space->stride[i][k])));
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(cg->builder);
+    Loop loop = loop_begin(cg, begin, end);
+    for (int i = 0; i < space->streams; i++)
+        if (start[i] != NULL) {
+            nest->running[i] = nest->partial[i] = LLVMBuildPhi(cg->builder, cg->i32, "");
+            LLVMAddIncoming(nest->running[i], &start[i], &before, 1);
+        }
+    return loop;
+}
+
+static void innermost_end(Codegen *cg, Nest *nest, Loop *loop) {
+    const Space *space = nest->space;
+    LLVMBasicBlockRef last = LLVMGetInsertBlock(cg->builder);
+    for (int i = 0; i < space->streams; i++)
+        if (nest->running[i] != NULL) {
+            LLVMValueRef next = add(cg, nest->running[i], random_steps(cg, space->stride[i][space->rank - 1]));
+            LLVMAddIncoming(nest->running[i], &next, &last, 1);
+        }
+    loop_end(cg, loop);
+}
+
 void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
     nest_start(cg, nest, space);
     nest->outer = outer_dimensions(space);
     Loop *tile = &nest->loops[nest->loop_count++];
-    *tile = loop_begin(cg, cg->begin, cg->end);
+    *tile = space->rank == 1 ? innermost_begin(cg, nest, 0, cg->begin, cg->end) : loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef rest = tile->index, index[MAX_DIMS];
     for (int k = nest->outer - 1; k > 0; k--) {
         index[k] = urem_by(cg, rest, space->extent[k]);
@@ -113,7 +146,8 @@ void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
         nest_advance(cg, nest, k, index[k]);
     for (int k = nest->outer; k < space->rank; k++) {
         Loop *loop = &nest->loops[nest->loop_count++];
-        *loop = loop_begin(cg, const64(cg, 0), const64(cg, space->extent[k]));
+        LLVMValueRef zero = const64(cg, 0), end = const64(cg, space->extent[k]);
+        *loop = k == space->rank - 1 ? innermost_begin(cg, nest, k, zero, end) : loop_begin(cg, zero, end);
         nest_advance(cg, nest, k, loop->index);
     }
 }
@@ -124,6 +158,7 @@ LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream) {
 }
 
 void nest_end(Codegen *cg, Nest *nest) {
+    innermost_end(cg, nest, &nest->loops[--nest->loop_count]);
     while (nest->loop_count > 0)
         loop_end(cg, &nest->loops[--nest->loop_count]);
 }

@@ -12,7 +12,7 @@ typedef struct {
     int streams;
     int64_t stride[MAX_STREAMS][MAX_DIMS];
     int64_t base[MAX_STREAMS];
-    bool logical[MAX_STREAMS]; /* a logical index, of which 32 bits count, not a place in memory */
+    bool logical[MAX_STREAMS]; /* no place in memory but what random_bits takes: the logical index times INTC_RANDOM_STEP, in 32 bits */
 } Space;
 
 /* The loops of a space inside a kernel. */
@@ -23,6 +23,7 @@ typedef struct {
     int loop_count;
     LLVMValueRef index[MAX_DIMS]; /* of each dimension */
     LLVMValueRef partial[MAX_STREAMS];
+    LLVMValueRef running[MAX_STREAMS]; /* a logical stream that the innermost loop adds up; NULL: none */
 } Nest;
 
 /* A space over a logical shape; dimension k is logical dimension order[k] (NULL: the identity). */
@@ -36,7 +37,7 @@ int64_t space_elements(const Space *space);
 int64_t space_tiles(const Space *space);
 /* Loops over the tiles of the kernel being built and, inside, all other dimensions. */
 void nest_begin(Codegen *cg, Nest *nest, const Space *space);
-LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64, of logical indices i32 */
+LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64, of logical streams i32 */
 /* For loops that are not begun here: every stream at its base; then what each dimension adds. */
 void nest_start(Codegen *cg, Nest *nest, const Space *space);
 void nest_advance(Codegen *cg, Nest *nest, int dimension, LLVMValueRef index);
@@ -86,7 +87,7 @@ int64_t group_images(const Group *group);
 void group_close(Group *group);
 /* Fills the tables, those of functions too; at the start of every kernel of the group. */
 void group_prepare(Codegen *cg, Group *group);
-/* The logical index of a stream of group_logical: i32. */
+/* What random_bits takes, of a stream of group_logical. */
 LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream);
 /* The element of a view at the nest's position: i32, or i64 or float where the value's type is. Kernel code. */
 LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view);

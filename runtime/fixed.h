@@ -81,8 +81,9 @@ static inline uint64_t intc_random_key(uint64_t seed, uint64_t step, uint64_t st
 }
 
 /* 32 random bits of one logical element (row-major index in the logical shape, modulo 2^32). 32-bit multiply, xor, shift only. */
+#define INTC_RANDOM_STEP 0x9E3779B1u
 static inline uint32_t intc_random_bits(uint64_t key, uint32_t index) {
-    uint32_t x = index * 0x9E3779B1u + (uint32_t)key;
+    uint32_t x = index * INTC_RANDOM_STEP + (uint32_t)key;
     x ^= x >> 16;
     x *= 0x7FEB352Du;
     x ^= x >> 15;
