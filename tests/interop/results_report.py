@@ -71,6 +71,7 @@ def trajectories(found, model):
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     def cell(run):
         return f"{run.accuracy:.2f}" if run else "–"
+    whole = []
     for seed in sorted({s for m, _, s in found if m == model}):
         reference, chaos, integer = (found.get((model, kind, seed)) for kind in ("float", "perturbed", "int8"))
         numbers = ["–"] * 4
@@ -78,7 +79,12 @@ def trajectories(found, model):
             if run and reference:
                 distance, gap = compare(run, reference)
                 numbers[place], numbers[place + 2] = f"{distance:.4f}", f"{gap:+.4f}"
+        if reference and chaos and integer:
+            whole.append((reference.accuracy, chaos.accuracy, integer.accuracy, *compare(integer, reference), *compare(chaos, reference)))
         yield f"| {seed} | {cell(reference)} | {cell(chaos)} | {cell(integer)} | {' | '.join(numbers)} |"
+    if len(whole) > 1:
+        a, b, c, far, gap, chaos_far, chaos_gap = np.mean(whole, axis=0)
+        yield f"| mean of {len(whole)} | {a:.2f} | {b:.2f} | {c:.2f} | {far:.4f} | {chaos_far:.4f} | {gap:+.4f} | {chaos_gap:+.4f} |"
 
 
 def widths(found, model, seed):
@@ -99,7 +105,7 @@ def write(runs, recipes, names, page):
     lines = ["# Integer against float32 training", "",
              "Written by `tests/interop/results.py` from the runs in `docs/results/`; the command makes those that are missing. CIFAR-10 (JPEG-decoded copies of the",
              "images: for comparing, not for quoting), crops of four pixels and mirroring, SGD with momentum 0.9 and a cosine rate. Runs of one seed share initial weights,",
-             "batches and augmentation. float32 is PyTorch; *perturbed* is the same from weights changed by 0.1 %, the distance that chaos alone makes. Distance and gap:",
+             "batches and augmentation. float32 is PyTorch, on the CPU or, with `--device cuda`, on a GPU, without TF32; *perturbed* is the same from weights changed by 0.1 %, the distance that chaos alone makes. Distance and gap:",
              "mean absolute and mean signed difference to the float32 curve, smoothed over 50 steps, over the whole run.", ""]
     for model in models:
         recipe = recipes[model]
