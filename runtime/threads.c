@@ -1,13 +1,15 @@
-/* The thread pool. A job is a range that the threads take in pieces; which thread takes which piece never matters to the result.
- * Workers join a job while it is open. The caller works too, closes the job when no piece is left and waits only for those that joined, so
- * a worker that the system did not wake in time costs nothing. Workers spin a little between jobs, because a step is many short ones, then
- * sleep. */
+/* The thread pool. A job is a range that the threads take in pieces; which thread takes which piece never matters to the result. Each
+ * begins with its own share of the range, the same in every job over the same rows, so that what it reads is what it wrote before and still
+ * in its cache; then it helps with the others'. Workers join a job while it is open. The caller works too, closes the job when no piece is
+ * left and waits only for those that joined, so a worker that the system did not wake in time costs nothing. Workers spin a little between
+ * jobs, because a step is many short ones, then sleep. */
 #include "runtime/runtime.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SPINS = 2000, PIECES = 4 };
 
@@ -16,19 +18,26 @@ enum { SPINS = 2000, PIECES = 4 };
 #define OPEN UINT64_C(0x8000)
 #define NUMBER_SHIFT 16
 
+/* One thread's part of the job; on a cache line of its own. */
+struct share {
+    _Alignas(64) atomic_int_fast64_t next; /* first index that nobody took */
+    int64_t end;
+};
+
 struct intc_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     atomic_uint_fast64_t job;
-    atomic_int_fast64_t next;    /* first index that nobody took */
     atomic_int_fast64_t waiting; /* workers that sleep; changed under the lock */
     atomic_bool stop;
     intc_kernel *kernel;
     unsigned char *arena;
     const int64_t *places;
-    int64_t count, piece;
+    int64_t piece;
     int64_t workers;
-    pthread_t thread[];
+    pthread_t *thread;
+    atomic_int_fast64_t started; /* workers that have a number */
+    struct share share[];        /* of the caller, then of each worker */
 };
 
 static void pause_briefly(void) {
@@ -39,14 +48,20 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void work(struct intc_pool *pool) {
+static void work_on(struct intc_pool *pool, struct share *share) {
     for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&pool->next, pool->piece, memory_order_relaxed);
-        if (begin >= pool->count)
+        int64_t begin = atomic_fetch_add_explicit(&share->next, pool->piece, memory_order_relaxed);
+        if (begin >= share->end)
             return;
-        int64_t end = pool->count - begin < pool->piece ? pool->count : begin + pool->piece;
+        int64_t end = share->end - begin < pool->piece ? share->end : begin + pool->piece;
         pool->kernel(pool->arena, pool->places, begin, end);
     }
+}
+
+static void work(struct intc_pool *pool, int64_t self) {
+    int64_t threads = pool->workers + 1;
+    for (int64_t i = 0; i < threads; i++)
+        work_on(pool, &pool->share[(self + i) % threads]);
 }
 
 /* Whether there is a job (or the end) that this worker has not seen. */
@@ -91,13 +106,14 @@ static void leave_job(struct intc_pool *pool) {
 
 static void *worker(void *argument) {
     struct intc_pool *pool = argument;
+    int64_t self = atomic_fetch_add(&pool->started, 1) + 1;
     uint64_t seen = 0;
     for (;;) {
         wait_for_news(pool, seen);
         if (atomic_load_explicit(&pool->stop, memory_order_acquire))
             return NULL;
         if (join_job(pool, &seen)) {
-            work(pool);
+            work(pool, self);
             leave_job(pool);
         }
     }
@@ -133,13 +149,16 @@ void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned 
     pool->kernel = call->kernel;
     pool->arena = arena;
     pool->places = call->places;
-    pool->count = call->tiles;
-    pool->piece = (call->tiles - 1) / ((pool->workers + 1) * PIECES) + 1;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    int64_t threads = pool->workers + 1;
+    pool->piece = (call->tiles - 1) / (threads * PIECES) + 1;
+    for (int64_t i = 0; i < threads; i++) {
+        atomic_store_explicit(&pool->share[i].next, call->tiles * i / threads, memory_order_relaxed);
+        pool->share[i].end = call->tiles * (i + 1) / threads;
+    }
     uint64_t number = (atomic_load_explicit(&pool->job, memory_order_relaxed) >> NUMBER_SHIFT) + 1;
     atomic_store(&pool->job, number << NUMBER_SHIFT | OPEN);
     wake_workers(pool);
-    work(pool);
+    work(pool, 0);
     close_job(pool);
 }
 
@@ -162,9 +181,16 @@ int64_t intc_rt_cores(void) {
 struct intc_pool *intc_rt_pool_new(int64_t threads) {
     if (threads <= 1)
         return NULL;
-    struct intc_pool *pool = calloc(1, sizeof *pool + (size_t)(threads - 1) * sizeof pool->thread[0]);
+    size_t size = sizeof(struct intc_pool) + (size_t)threads * sizeof(struct share);
+    struct intc_pool *pool = aligned_alloc(_Alignof(struct intc_pool), size);
     if (!pool)
         return NULL;
+    memset(pool, 0, size);
+    pool->thread = calloc((size_t)threads, sizeof *pool->thread);
+    if (!pool->thread) {
+        free(pool);
+        return NULL;
+    }
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
@@ -185,5 +211,6 @@ void intc_rt_pool_free(struct intc_pool *pool) {
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->wake);
     pthread_cond_destroy(&pool->done);
+    free(pool->thread);
     free(pool);
 }
