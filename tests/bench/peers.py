@@ -3,7 +3,8 @@
 
 PyTorch runs in float32 eager, in contiguous and in channels-last order (the faster counts), and beside it float32 under torch.compile and bf16
 autocast, each in a process of its own that waits between its runs. All runs alternate in one session; medians are compared. A step is forward, backward
-and SGD with momentum on a batch of made-up data that stays in memory; a run is at least three steps and --seconds long. Peak memory is the largest resident set of each process, the framework included.
+and SGD with momentum on a batch of made-up data that stays in memory; a run is at least three steps and --seconds long. GMAC/s are intc's, a step counted as three times the products of its forward pass,
+as PyTorch counts them. Peak memory is the largest resident set of each process, the framework included.
 Exits 1 unless intc is at least as fast as float32 eager and takes at most a third of its memory. --short: the MLP and LeNet-5, one thread, eager alone.
 Figures hold for the CPU named in the first line."""
 import argparse
@@ -26,6 +27,7 @@ VARIANTS = EAGER + ("compiled", "bf16")
 
 PEER = """
 import contextlib, sys, time, torch, torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, sys.argv[1])
 import export
 name, variant, batch, threads, seconds = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6])
@@ -49,7 +51,8 @@ def run():
         steps += 1
     return (time.perf_counter() - start) / steps * 1000
 for _ in range(3): step()
-print("ready", flush=True)
+with torch.no_grad(), FlopCounterMode(display=False) as counter: net(x)
+print("ready", 3 * counter.get_total_flops() // 2, flush=True)
 for _ in sys.stdin: print("ms", run(), flush=True)
 """
 
@@ -108,13 +111,12 @@ def milliseconds(text):
 
 
 def row(name, folder, threads, variants, rounds, seconds):
-    """Median milliseconds and largest MB, of the trainer under "intc" and of each variant of PyTorch."""
+    """Median milliseconds and largest MB, of the trainer under "intc" and of each variant of PyTorch; and the products of a step."""
     trainer, batch = f"{folder}/trainer", BATCHES[name]
     once = milliseconds(measure([trainer, "bench", "--threads", threads, "--steps", 1])[0])
     steps = max(3, int(seconds * 1000 / once))
     peers = {variant: Peer(name, variant, batch, threads, seconds) for variant in variants}
-    for peer in peers.values():
-        peer.line()
+    products = max(int(peer.line().split()[1]) for peer in peers.values())
     runs = {side: [] for side in ("intc", *peers)}
     for _ in range(rounds):
         text, peak = measure([trainer, "bench", "--threads", threads, "--steps", steps])
@@ -123,7 +125,7 @@ def row(name, folder, threads, variants, rounds, seconds):
             runs[variant].append(peer.run())
     for peer in peers.values():
         peer.close()
-    return {side: (statistics.median(t for t, _ in found), max(m for _, m in found)) for side, found in runs.items()}
+    return {side: (statistics.median(t for t, _ in found), max(m for _, m in found)) for side, found in runs.items()}, products
 
 
 def main():
@@ -141,7 +143,7 @@ def main():
     bounds = common.Bounds()
     import torch
     print(f"{common.cpu_name()}; PyTorch {torch.__version__}; median of {arguments.rounds} alternating runs; milliseconds a step, times as fast as eager")
-    print(f"{'model':12s} {'batch':>5s} {'threads':>7s} {'intc':>8s} {'eager':>8s} {'faster':>7s} {'compiled':>8s} {'bf16':>8s} "
+    print(f"{'model':12s} {'batch':>5s} {'threads':>7s} {'intc':>8s} {'eager':>8s} {'faster':>7s} {'compiled':>8s} {'bf16':>8s} {'GMAC/s':>6s} "
           f"{'MB':>7s} {'eager MB':>8s} {'share':>6s} {'compile s':>9s} {'binary KB':>9s}")
     for name in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
@@ -150,11 +152,11 @@ def main():
             common.compile_model(f"{folder}/model.onnx", f"{folder}/trainer", BATCHES[name])
             compile_seconds, size = time.time() - start, os.path.getsize(f"{folder}/trainer") / 1024
             for threads in arguments.threads.split(","):
-                found = row(name, folder, int(threads), variants, arguments.rounds, arguments.seconds)
+                found, products = row(name, folder, int(threads), variants, arguments.rounds, arguments.seconds)
                 mine, small = found["intc"]
                 theirs, large = min(found[variant] for variant in EAGER)
                 others = " ".join(f"{found[v][0]:8.2f}" if v in found else f"{'–':>8s}" for v in ("compiled", "bf16"))
-                print(f"{name:12s} {BATCHES[name]:5d} {threads:>7s} {mine:8.2f} {theirs:8.2f} {theirs / mine:6.2f}x {others} "
+                print(f"{name:12s} {BATCHES[name]:5d} {threads:>7s} {mine:8.2f} {theirs:8.2f} {theirs / mine:6.2f}x {others} {products / mine * 1e-6:6.1f} "
                       f"{small:7.1f} {large:8.1f} {small / large:6.2f} {compile_seconds:9.1f} {size:9.0f}", flush=True)
                 bounds.hold(mine <= theirs, f"{name}, {threads} threads: {mine:.2f} ms a step, PyTorch {theirs:.2f}")
                 bounds.hold(small * 3 <= large, f"{name}, {threads} threads: {small:.1f} MB at the peak, PyTorch {large:.1f}")
