@@ -298,7 +298,8 @@ static void set_width(Value *value, int bits) {
     value->exponent_kind = EXPONENT_DYNAMIC;
 }
 
-/* Mantissas of at most so many bits, fewer where they are exact unless they are to fill them; none of zeros, such as momentum begins with. */
+/* Mantissas of at most so many bits, fewer where they are exact unless they are to fill them; none of zeros, such as momentum begins with.
+ */
 static void quantize(Graph *graph, Value *value, int bits, bool fill) {
     int64_t n = value->real != NULL ? shape_elements(value->shape) : 0;
     int64_t *mantissa = value->real != NULL ? arena_alloc(graph->arena, (size_t)n, sizeof *mantissa) : NULL;
