@@ -1,7 +1,7 @@
 /* See contract_jit.h: a Codegen without a compiler around it, and LLVM's JIT. */
 #include "contract_jit.h"
 
-#include "codegen/emit.h"
+#include "codegen/contract.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/LLJIT.h>
@@ -9,6 +9,8 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { JIT_DOTS = 1 << 16 };
 
 static int ranges = 1;
 
@@ -109,6 +111,37 @@ static void emit(Codegen *cg, const Node *node) {
     LLVMDisposeMessage(message);
 }
 
+/* The same value, of which LLVM knows nothing any more. */
+static LLVMValueRef opaque(Codegen *cg, LLVMValueRef x) {
+    LLVMTypeRef vector = LLVMTypeOf(x), type = LLVMFunctionType(vector, &vector, 1, false);
+    static const char same[] = "=v,0";
+    LLVMValueRef code = LLVMGetInlineAsm(type, "", 0, same, sizeof same - 1, true, false, LLVMInlineAsmDialectATT, false);
+    return LLVMBuildCall2(cg->builder, type, code, &x, 1, "");
+}
+
+/* Dots of operands that stay in registers, as many sums at a time as the kernels keep. Returns the number of products. */
+static double emit_dots(Codegen *cg, const Node *node) {
+    Dot dot = dot_for(cg, 64, node->in[0], node->in[1]);
+    LLVMValueRef entry = LLVMAddFunction(cg->module, "entry", LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr}, 2, false));
+    function_start(cg, entry);
+    LLVMTypeRef type = dot_accumulator(cg, &dot);
+    LLVMValueRef b = load_bytes(cg, type, LLVMGetParam(entry, 0), 4), sums[32], total = LLVMConstNull(type);
+    for (int i = 0; i < dot.accumulators; i++)
+        sums[i] = local_new(cg, type, LLVMConstNull(type));
+    LLVMValueRef a = local_new(cg, type, b);
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, JIT_DOTS));
+    for (int i = 0; i < dot.accumulators; i++) {
+        local_set(cg, a, opaque(cg, local_get(cg, type, a)));
+        local_set(cg, sums[i], dot_emit(cg, &dot, local_get(cg, type, sums[i]), local_get(cg, type, a), b));
+    }
+    loop_end(cg, &loop);
+    for (int i = 0; i < dot.accumulators; i++)
+        total = add(cg, total, local_get(cg, type, sums[i]));
+    store_bytes(cg, total, LLVMGetParam(entry, 0), 4);
+    LLVMBuildRetVoid(cg->builder);
+    return (double)JIT_DOTS * dot.accumulators * dot.lanes * dot.quad;
+}
+
 static intc_entry *load(Codegen *cg, void **engine) {
     LLVMMemoryBufferRef object;
     char *message = NULL;
@@ -138,7 +171,7 @@ static intc_entry *load(Codegen *cg, void **engine) {
     return (intc_entry *)(uintptr_t)address;
 }
 
-Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
+static Jit compile(const Node *node, int64_t arena_size, const char *name, double *products) {
     ModuleSource source = {.arena_size = arena_size};
     Codegen *cg = calloc(1, sizeof *cg);
     if (cg == NULL)
@@ -159,7 +192,10 @@ Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(cg->machine);
     LLVMSetModuleDataLayout(cg->module, layout);
     LLVMDisposeTargetData(layout);
-    emit(cg, node);
+    if (products != NULL)
+        *products = emit_dots(cg, node);
+    else
+        emit(cg, node);
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
     check(LLVMRunPasses(cg->module, "default<O2>", cg->machine, options));
     LLVMDisposePassBuilderOptions(options);
@@ -171,6 +207,14 @@ Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
     LLVMDisposeTargetMachine(cg->machine);
     free(cg);
     return jit;
+}
+
+Jit jit_compile(const Node *node, int64_t arena_size, const char *name) {
+    return compile(node, arena_size, name, NULL);
+}
+
+Jit jit_dots(const Node *node, const char *name, double *products) {
+    return compile(node, 64, name, products);
 }
 
 void jit_free(Jit *jit) {
