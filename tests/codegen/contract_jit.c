@@ -114,7 +114,11 @@ static void emit(Codegen *cg, const Node *node) {
 /* The same value, of which LLVM knows nothing any more. */
 static LLVMValueRef opaque(Codegen *cg, LLVMValueRef x) {
     LLVMTypeRef vector = LLVMTypeOf(x), type = LLVMFunctionType(vector, &vector, 1, false);
+#ifdef __aarch64__
+    static const char same[] = "=w,0";
+#else
     static const char same[] = "=v,0";
+#endif
     LLVMValueRef code = LLVMGetInlineAsm(type, "", 0, same, sizeof same - 1, true, false, LLVMInlineAsmDialectATT, false);
     return LLVMBuildCall2(cg->builder, type, code, &x, 1, "");
 }

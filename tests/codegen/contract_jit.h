@@ -17,7 +17,8 @@ typedef struct {
 bool jit_runs(const char *name);
 /* The values of node have their types and offsets in [0, arena_size). */
 Jit jit_compile(const Node *node, int64_t arena_size, const char *name);
-/* Not the node's kernels but the dots of its operands in registers alone: what no kernel of them can exceed. x86-64 only. */
+/* Not the node's kernels but the dots of its operands in registers alone: what no direct kernel can exceed where there is a dot
+ * instruction. */
 Jit jit_dots(const Node *node, const char *name, double *products);
 void jit_free(Jit *jit);
 /* Kernels run in this many ranges, the last first; 1 by default. */
