@@ -234,12 +234,13 @@ LLVMValueRef bit_length(Codegen *cg, LLVMValueRef x);
 /* intc_rescale_shift(maximum, bits, stochastic); maximum i64; i32. */
 LLVMValueRef rescale_shift(Codegen *cg, LLVMValueRef maximum, int bits, bool stochastic);
 LLVMValueRef exponent_clamp(Codegen *cg, LLVMValueRef e);
-/* intc_random_key; the two halves as i32. */
+/* intc_random_key, the two halves, and the last factor of a random word; i32. */
 typedef struct {
-    LLVMValueRef low, high;
+    LLVMValueRef low, high, factor;
 } RandomKey;
 RandomKey random_key(Codegen *cg, int64_t stream);
-/* intc_random_bits of steps / INTC_RANDOM_STEP; both i32. */
+/* intc_random_word and intc_random_bits of steps / INTC_RANDOM_STEP; i32. */
+LLVMValueRef random_word(Codegen *cg, const RandomKey *key, LLVMValueRef steps);
 LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef steps);
 
 /* --- emitters --- */

@@ -69,15 +69,20 @@ RandomKey random_key(Codegen *cg, int64_t stream) {
     x = mul(cg, xor_shift(cg, x, 30), const64(cg, (int64_t)0xBF58476D1CE4E5B9u));
     x = mul(cg, xor_shift(cg, x, 27), const64(cg, (int64_t)0x94D049BB133111EBu));
     x = xor_shift(cg, x, 31);
-    RandomKey key = {as_bits(cg, x, 32), as_bits(cg, LLVMBuildLShr(cg->builder, x, const64(cg, 32), ""), 32)};
+    RandomKey key = {.low = as_bits(cg, x, 32),
+                     .high = as_bits(cg, LLVMBuildLShr(cg->builder, x, const64(cg, 32), ""), 32),
+                     .factor = const32(cg, (int64_t)0x846CA68Bu)};
     head_leave(cg, saved);
     return key;
 }
 
-LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef steps) {
+LLVMValueRef random_word(Codegen *cg, const RandomKey *key, LLVMValueRef steps) {
     LLVMValueRef x = add(cg, steps, key->low);
     x = mul(cg, xor_shift(cg, x, 16), const32(cg, (int64_t)0x7FEB352Du));
     x = xor_shift(cg, x, 15);
-    x = mul(cg, LLVMBuildXor(cg->builder, x, key->high, ""), const32(cg, (int64_t)0x846CA68Bu));
-    return xor_shift(cg, x, 16);
+    return mul(cg, LLVMBuildXor(cg->builder, x, key->high, ""), key->factor);
+}
+
+LLVMValueRef random_bits(Codegen *cg, const RandomKey *key, LLVMValueRef steps) {
+    return xor_shift(cg, random_word(cg, key, steps), 16);
 }

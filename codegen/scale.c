@@ -112,14 +112,12 @@ typedef struct {
     RandomKey key;
 } Stochastic;
 
-/* floor((x + r) / 2^s), r the s top bits of the random word. */
+/* floor((x + r) / 2^s), r the s top bits of the random word, which is 0 if s is. */
 static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stochastic *st, LLVMValueRef x, LLVMValueRef index) {
-    LLVMValueRef random = random_bits(cg, &st->key, index);
+    LLVMValueRef random = random_word(cg, &st->key, index);
     if (r->width == 64)
         random = LLVMBuildShl(cg->builder, as_unsigned(cg, random, 64), const64(cg, 32), "");
-    /* Two shifts, because s = 0 would shift by the whole width. */
-    LLVMValueRef half = LLVMBuildLShr(cg->builder, random, const_like(random, 1), "");
-    LLVMValueRef part = LLVMBuildLShr(cg->builder, half, st->back, "");
+    LLVMValueRef part = LLVMBuildLShr(cg->builder, random, st->back, "");
     return LLVMBuildAShr(cg->builder, add(cg, x, part), st->s, "");
 }
 
@@ -152,8 +150,11 @@ static void open_rounding(Codegen *cg, const Rescale *r, Pass *pass) {
     LLVMValueRef s = load_shift(cg, r);
     if (r->stochastic) {
         pass->stochastic.s = as_bits(cg, s, r->width);
-        pass->stochastic.back = sub(cg, const_like(pass->stochastic.s, r->width - 1), pass->stochastic.s);
-        pass->stochastic.key = random_key(cg, attr_int(r->node, "stream", 0));
+        LLVMValueRef whole = const_like(pass->stochastic.s, r->width);
+        pass->stochastic.back = smin(cg, sub(cg, whole, pass->stochastic.s), const_like(whole, r->width - 1));
+        RandomKey *key = &pass->stochastic.key;
+        *key = random_key(cg, attr_int(r->node, "stream", 0));
+        key->factor = choose(cg, compare(cg, LLVMIntEQ, s, const32(cg, 0)), const32(cg, 0), key->factor);
     } else {
         pass->shift = shift_new(cg, s, r->width, false);
     }

@@ -12,7 +12,7 @@ typedef struct {
     int streams;
     int64_t stride[MAX_STREAMS][MAX_DIMS];
     int64_t base[MAX_STREAMS];
-    bool logical[MAX_STREAMS]; /* no place in memory but what random_bits takes: the logical index times INTC_RANDOM_STEP, in 32 bits */
+    bool logical[MAX_STREAMS]; /* no place in memory but what random_word takes: the logical index times INTC_RANDOM_STEP, in 32 bits */
 } Space;
 
 /* The loops of a space inside a kernel. */
@@ -87,7 +87,7 @@ int64_t group_images(const Group *group);
 void group_close(Group *group);
 /* Fills the tables, those of functions too; at the start of every kernel of the group. */
 void group_prepare(Codegen *cg, Group *group);
-/* What random_bits takes, of a stream of group_logical. */
+/* What random_word takes, of a stream of group_logical. */
 LLVMValueRef group_index(Codegen *cg, const Group *group, const Nest *nest, int stream);
 /* The element of a view at the nest's position: i32, or i64 or float where the value's type is. Kernel code. */
 LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View view);

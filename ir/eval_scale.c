@@ -18,7 +18,7 @@ static void rescale_dynamic(const Eval *eval, const Node *node, int64_t n) {
     uint64_t key = intc_random_key(eval->seed, eval->step, (uint64_t)attr_int(node, "stream", 0));
     for (int64_t i = 0; i < n; i++)
         y->mantissa[i] =
-            stochastic ? intc_round_stochastic(x->mantissa[i], s, intc_random_bits(key, (uint32_t)i)) : intc_round_even(x->mantissa[i], s);
+            stochastic ? intc_round_stochastic(x->mantissa[i], s, intc_random_word(key, (uint32_t)i)) : intc_round_even(x->mantissa[i], s);
     y->exponent = maximum == 0 ? INTC_EXPONENT_ZERO : intc_exponent_clamp((int64_t)x->exponent + s);
 }
 

@@ -44,7 +44,7 @@ static inline int64_t intc_align(int64_t x, int s) {
     return s >= 0 ? intc_round_even(x, s) : intc_shift_left(x, -s > 62 ? 62 : -s);
 }
 
-/* floor((x + r) / 2^s), r the s top bits of 32 random ones (r = random * 2^(s-32) for s > 32). Unbiased. */
+/* floor((x + r) / 2^s), r the s top bits of a random word (r = random * 2^(s-32) for s > 32). Unbiased. */
 static inline int64_t intc_round_stochastic(int64_t x, int s, uint32_t random) {
     if (s <= 0)
         return x;
@@ -80,14 +80,20 @@ static inline uint64_t intc_random_key(uint64_t seed, uint64_t step, uint64_t st
     return x ^ (x >> 31);
 }
 
-/* 32 random bits of one logical element (row-major index in the logical shape, modulo 2^32). 32-bit multiply, xor, shift only. */
+/* A random word of one logical element (row-major index in the logical shape, modulo 2^32), of which a rounding takes the top bits; the
+ * low ones are less random. 32-bit multiply, xor, shift only. */
 #define INTC_RANDOM_STEP 0x9E3779B1u
-static inline uint32_t intc_random_bits(uint64_t key, uint32_t index) {
+static inline uint32_t intc_random_word(uint64_t key, uint32_t index) {
     uint32_t x = index * INTC_RANDOM_STEP + (uint32_t)key;
     x ^= x >> 16;
     x *= 0x7FEB352Du;
     x ^= x >> 15;
-    x = (x ^ (uint32_t)(key >> 32)) * 0x846CA68Bu;
+    return (x ^ (uint32_t)(key >> 32)) * 0x846CA68Bu;
+}
+
+/* The same with 32 good bits. */
+static inline uint32_t intc_random_bits(uint64_t key, uint32_t index) {
+    uint32_t x = intc_random_word(key, index);
     return x ^ (x >> 16);
 }
 

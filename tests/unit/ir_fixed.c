@@ -100,6 +100,24 @@ static void random_bits(void **state) {
     }
 }
 
+/* The mean of what a rounding takes, of s bits, and of its product with that of the next element, is that of independent even numbers. */
+static void random_words(void **state) {
+    (void)state;
+    enum { N = 100000 };
+    for (int s = 4; s <= 24; s += 5) {
+        double sum = 0, product = 0, before = 0, unit = ldexp(1, s), middle = 0.5 - 0.5 / unit;
+        for (uint32_t i = 0; i < N; i++) {
+            double part = (double)(intc_random_word(intc_random_key(1, 2, 3), i) >> (32 - s)) / unit - middle;
+            sum += part;
+            product += part * before;
+            before = part;
+        }
+        /* Five standard deviations. */
+        assert_true(fabs(sum) < 5 * sqrt(N / 12.0));
+        assert_true(fabs(product) < 5 * sqrt(N) / 12);
+    }
+}
+
 /* At most 31 bits, half to even, odd or 0; within 2^-31 of the value. */
 static void constants(void **state) {
     (void)state;
@@ -145,10 +163,9 @@ static void tensors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_even),    cmocka_unit_test(round_stochastic),
-        cmocka_unit_test(rescale_shift), cmocka_unit_test(lengths_and_clamps),
-        cmocka_unit_test(random_bits),   cmocka_unit_test(constants),
-        cmocka_unit_test(tensors),
+        cmocka_unit_test(round_even),         cmocka_unit_test(round_stochastic), cmocka_unit_test(rescale_shift),
+        cmocka_unit_test(lengths_and_clamps), cmocka_unit_test(random_bits),      cmocka_unit_test(random_words),
+        cmocka_unit_test(constants),          cmocka_unit_test(tensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,7 +107,7 @@ static void fake_step(unsigned char *arena, struct intc_pool *pool) {
         int64_t v = fake_scaled(arena, 0, fake_i32(arena, AT_V + 4 * i)) + g + fake_scaled(arena, 1, wide);
         wide += fake_scaled(arena, 2, wide) + fake_scaled(arena, 3, g) + fake_scaled(arena, 4, v);
         fake_set_i32(arena, AT_V + 4 * i, v);
-        wide = intc_round_stochastic(wide, FRACTION - 12, intc_random_bits(intc_random_key(seed, step, 0), (uint32_t)i));
+        wide = intc_round_stochastic(wide, FRACTION - 12, intc_random_word(intc_random_key(seed, step, 0), (uint32_t)i));
         memcpy(arena + AT_W + 2 * i, &(int16_t){(int16_t)intc_saturate(wide, -32767, 32767)}, 2);
     }
     fake_set_i64(arena, AT_LOSS, loss / FAKE_BATCH);
