@@ -21,7 +21,7 @@ import export
 import results_report
 
 SEEDS = (1, 2, 3)
-BITS = (8, 7, 6, 5, 4)
+WIDTHS = {"resnet20": ((1, (7, 6, 5, 4)),), "mobilenetv2": ((1, (7, 6)), (2, (7,)), (3, (7,)))}
 KEEP = 10
 
 
@@ -121,7 +121,8 @@ def all_names():
     for model in RECIPES:
         for seed in SEEDS:
             yield from (f"{model}-{kind}-{seed}" for kind in ("float", "int8", "perturbed"))
-    yield from (f"resnet20-int{bits}-1" for bits in BITS[1:])
+    for model, seeds in WIDTHS.items():
+        yield from (f"{model}-int{bits}-{seed}" for seed, widths in seeds for bits in widths)
 
 
 def main():

@@ -87,15 +87,18 @@ def trajectories(found, model):
         yield f"| mean of {len(whole)} | {a:.2f} | {b:.2f} | {c:.2f} | {far:.4f} | {chaos_far:.4f} | {gap:+.4f} | {chaos_gap:+.4f} |"
 
 
-def widths(found, model, seed):
-    reference = found.get((model, "float", seed))
-    yield "| bits | test accuracy % | distance from float32 | gap |"
-    yield "| --- | --- | --- | --- |"
-    for bits in range(8, 3, -1):
-        run = found.get((model, f"int{bits}", seed))
-        if run:
-            far = compare(run, reference) if reference else None
-            yield f"| {bits} | {run.accuracy:.2f} | " + (f"{far[0]:.4f} | {far[1]:+.4f} |" if far else "– | – |")
+def widths(found, models):
+    """A row for each width and seed of the models that were trained with several."""
+    yield "| model | seed | bits | test accuracy % | distance from float32 | gap |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for model in models:
+        for seed in sorted({s for m, kind, s in found if m == model and kind.startswith("int") and kind != "int8"}):
+            reference = found.get((model, "float", seed))
+            for bits in range(8, 3, -1):
+                run = found.get((model, f"int{bits}", seed))
+                if run:
+                    far = compare(run, reference) if reference else None
+                    yield f"| {model} | {seed} | {bits} | {run.accuracy:.2f} | " + (f"{far[0]:.4f} | {far[1]:+.4f} |" if far else "– | – |")
 
 
 def write(runs, recipes, names, page):
@@ -114,8 +117,7 @@ def write(runs, recipes, names, page):
                   + (f", {recipe.warmup} steps of warm-up." if recipe.warmup else "."), "", *trajectories(found, model), "",
                   f"![loss curves of {model}](results/{model}.svg)", ""]
         picture(found, model, os.path.join(runs, model + ".svg"))
-    if len([kind for model, kind, _ in found if model == "resnet20" and kind.startswith("int")]) > 1:
-        lines += ["## Bit widths", "", "ResNet-20, seed 1, `--bits` of the operands of convolutions and products.", "", *widths(found, "resnet20", 1), ""]
+    lines += ["## Bit widths", "", "`--bits` of the operands of convolutions and products.", "", *widths(found, models), ""]
     missing = [name for name in names if not os.path.exists(path(runs, name))]
     if missing:
         lines += ["## Not made yet", "", " ".join(f"`{name}`" for name in missing), ""]
