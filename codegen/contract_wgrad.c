@@ -1,13 +1,22 @@
 /* conv_wgrad: rows are (tap, channel) of x, columns are channels of dy, K runs over pixels and images. `quad` images are interleaved, so
  * that a group of K is the same pixel of as many images and every tap is a constant offset. Images come in chunks that fit a cache; each
  * chunk is staged and then added to sums [slice][group][panel][row][column], which are brought to the order of the weights at the end.
+ * Where the sums are few, each task stages and multiplies images of its own, one run after another, and has a slice of the sums for itself.
  * Where Winograd serves, images are lifted instead of interleaved, and tiles are K; the sums are the same.
  * Needs planned values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
 #include "codegen/contract.h"
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 512 * 1024, WANTED_TASKS = 8, MAX_OUTER = 4, TILED_BYTES = 2 * 1024 * 1024, TILES_ENOUGH = 256 };
+enum {
+    CHUNK_BYTES = 512 * 1024,
+    WANTED_TASKS = 8,
+    MAX_OUTER = 4,
+    TILED_BYTES = 2 * 1024 * 1024,
+    TILES_ENOUGH = 256,
+    OWN_SUMS = 64 * 1024,
+    OWN_STAGED = 1024 * 1024
+};
 
 typedef struct {
     const Node *node;
@@ -22,6 +31,7 @@ typedef struct {
     int64_t pixels;               /* of dy */
     int64_t quads, chunks, chunk; /* runs of `quad` images: all, and in a chunk */
     int64_t slices, slice;        /* of a chunk, and runs in each */
+    bool own;                     /* a task has its own images and slice; a chunk is one run */
     int64_t rows, panels;
     Type type;                                          /* of the sums */
     int64_t x_at, dy_at, sums_at, columns_at, index_at; /* scratch */
@@ -77,11 +87,26 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->type = wgrad->w->type;
 }
 
+static int64_t sums_bytes(const Wgrad *wgrad) {
+    return wgrad->rows * wgrad->dot.panel * type_bytes(wgrad->type); /* of one panel */
+}
+
+static int64_t panel_total(const Wgrad *wgrad) {
+    return wgrad->groups * wgrad->panels;
+}
+
 static void plan_chunks(Wgrad *wgrad) {
     const Dot *dot = &wgrad->dot;
-    int64_t bytes = wgrad->image + wgrad->groups * wgrad->panels * panel_bytes(dot, wgrad->pixels);
+    int64_t bytes = wgrad->image + panel_total(wgrad) * panel_bytes(dot, wgrad->pixels);
     int64_t fit = CHUNK_BYTES / bytes < 1 ? 1 : CHUNK_BYTES / bytes;
     wgrad->quads = (wgrad->batch + dot->quad - 1) / dot->quad;
+    wgrad->own = bytes <= OWN_STAGED && panel_total(wgrad) * sums_bytes(wgrad) <= OWN_SUMS && wgrad->quads >= WANTED_TASKS;
+    if (wgrad->own) {
+        wgrad->chunks = wgrad->quads;
+        wgrad->chunk = wgrad->slice = 1;
+        wgrad->slices = wgrad->quads < SLOTS ? wgrad->quads : SLOTS;
+        return;
+    }
     wgrad->chunks = (wgrad->quads + fit - 1) / fit;
     wgrad->chunk = (wgrad->quads + wgrad->chunks - 1) / wgrad->chunks;
     int64_t tiles = wgrad->groups * wgrad->panels * ((wgrad->rows + 11) / 12);
@@ -146,19 +171,25 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
 
 /* --- scratch --- */
 
-static int64_t sums_bytes(const Wgrad *wgrad) {
-    return wgrad->rows * wgrad->dot.panel * type_bytes(wgrad->type); /* of one panel */
+static int64_t staged_dy(const Wgrad *wgrad) {
+    return panel_total(wgrad) * panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels) + SLACK;
 }
 
-static int64_t panel_total(const Wgrad *wgrad) {
-    return wgrad->groups * wgrad->panels;
+/* Of the sums of dy's columns, and how many of them there are. */
+static int64_t column_bytes(const Wgrad *wgrad) {
+    return panel_total(wgrad) * wgrad->dot.panel * 8;
+}
+
+static int64_t column_slices(const Wgrad *wgrad) {
+    return wgrad->own ? wgrad->slices : 1;
 }
 
 static void allocate(Codegen *cg, Wgrad *wgrad) {
-    wgrad->x_at = scratch_alloc(cg, wgrad->chunk * wgrad->image);
-    wgrad->dy_at = scratch_alloc(cg, panel_total(wgrad) * panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels) + SLACK);
+    int64_t places = wgrad->own ? wgrad->slices : 1;
+    wgrad->x_at = scratch_alloc(cg, places * wgrad->chunk * wgrad->image);
+    wgrad->dy_at = scratch_alloc(cg, places * staged_dy(wgrad));
     wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
-    wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * wgrad->dot.panel * 8);
+    wgrad->columns_at = scratch_alloc(cg, column_slices(wgrad) * column_bytes(wgrad));
     wgrad->index_at = scratch_alloc(cg, 8);
 }
 
@@ -178,7 +209,7 @@ static void clear(Codegen *cg, const Wgrad *wgrad) {
     kernel_end(cg, sums, sums * bytes / 32);
     kernel_begin(cg, wgrad->node, "first");
     store_bytes(cg, const64(cg, 0), arena_at(cg, wgrad->index_at), 8);
-    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, panel_total(wgrad) * wgrad->dot.panel * 8),
+    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, column_slices(wgrad) * column_bytes(wgrad)),
                     INTC_ARENA_ALIGN);
     kernel_end(cg, 1, 0);
 }
@@ -290,17 +321,12 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
 
 /* --- products --- */
 
-static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
-    const ProductCode *code = &wgrad->code;
-    int64_t blocks = product_blocks(code), panel = panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels);
-    LLVMValueRef part = urem_by(cg, task, wgrad->parts), rest = udiv_by(cg, task, wgrad->parts);
-    LLVMValueRef block = urem_by(cg, rest, blocks);
-    rest = udiv_by(cg, rest, blocks);
-    LLVMValueRef group = urem_by(cg, rest, wgrad->groups), slice = udiv_by(cg, rest, wgrad->groups);
-    LLVMValueRef a = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, slice, wgrad->slice * wgrad->image));
+/* Adds the product of staged images, from a and b on, to a slice of the sums: one block of one group, or a part of it. */
+static void multiply_block(Codegen *cg, const Wgrad *wgrad, LLVMValueRef a, LLVMValueRef b, LLVMValueRef slice, LLVMValueRef group,
+                           LLVMValueRef block, LLVMValueRef part, int64_t parts) {
+    int64_t panel = panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels);
     a = byte_at(cg, a, mul_by(cg, group, wgrad->channels * dot_group(&wgrad->dot)));
-    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, group, wgrad->panels * panel));
-    b = byte_at(cg, b, mul_by(cg, slice, wgrad->slice * panel_bytes(&wgrad->dot, wgrad->pixels)));
+    b = byte_at(cg, b, mul_by(cg, group, wgrad->panels * panel));
     LLVMValueRef sums = add(cg, mul_by(cg, slice, wgrad->groups), group);
     LLVMValueRef c = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, sums, wgrad->panels * sums_bytes(wgrad)));
     Loop loops[MAX_OUTER];
@@ -309,18 +335,28 @@ static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
         a = byte_at(cg, a, mul_by(cg, loops[i].index, wgrad->outer[i].a));
         b = byte_at(cg, b, mul_by(cg, loops[i].index, panel_bytes(&wgrad->dot, wgrad->outer[i].c)));
     }
-    product_call(cg, code, a, b, NULL, c, block, part, wgrad->parts);
+    product_call(cg, &wgrad->code, a, b, NULL, c, block, part, parts);
     for (int i = wgrad->outers - 1; i >= 0; i--)
         loop_end(cg, &loops[i]);
 }
 
-/* Adds the sums of the columns of one panel in this chunk. */
-static void sum_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef panel) {
+static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
+    int64_t blocks = product_blocks(&wgrad->code);
+    LLVMValueRef part = urem_by(cg, task, wgrad->parts), rest = udiv_by(cg, task, wgrad->parts);
+    LLVMValueRef block = urem_by(cg, rest, blocks);
+    rest = udiv_by(cg, rest, blocks);
+    LLVMValueRef group = urem_by(cg, rest, wgrad->groups), slice = udiv_by(cg, rest, wgrad->groups);
+    LLVMValueRef a = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, slice, wgrad->slice * wgrad->image));
+    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, slice, wgrad->slice * panel_bytes(&wgrad->dot, wgrad->pixels)));
+    multiply_block(cg, wgrad, a, b, slice, group, block, part, wgrad->parts);
+}
+
+/* Adds the sums of the columns of one panel of staged images to those at `columns`. */
+static void sum_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef staged, LLVMValueRef columns, LLVMValueRef panel) {
     int64_t groups = wgrad->chunk * wgrad->pixels;
     LLVMValueRef sums[MAX_PANEL];
-    panel_sums(cg, &wgrad->dot, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, panel, panel_bytes(&wgrad->dot, groups))), groups, 1,
-               sums);
-    LLVMValueRef to = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, panel, wgrad->dot.panel * 8));
+    panel_sums(cg, &wgrad->dot, byte_at(cg, staged, mul_by(cg, panel, panel_bytes(&wgrad->dot, groups))), groups, 1, sums);
+    LLVMValueRef to = byte_at(cg, columns, mul_by(cg, panel, wgrad->dot.panel * 8));
     LLVMTypeRef type = LLVMVectorType(cg->i64, (unsigned)wgrad->dot.lanes);
     for (int i = 0; i < wgrad->dot.panel / wgrad->dot.lanes; i++) {
         LLVMValueRef at = byte_at_const(cg, to, (int64_t)i * wgrad->dot.lanes * 8);
@@ -337,10 +373,37 @@ static void multiply(Codegen *cg, const Wgrad *wgrad) {
     multiply_task(cg, wgrad, loop.index);
     if_else(cg, &branch);
     if (sums > 0)
-        sum_task(cg, wgrad, add_const(cg, loop.index, -tasks));
+        sum_task(cg, wgrad, arena_at(cg, wgrad->dy_at), arena_at(cg, wgrad->columns_at), add_const(cg, loop.index, -tasks));
     if_end(cg, &branch);
     loop_end(cg, &loop);
     kernel_end(cg, tasks + sums, wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels);
+}
+
+/* Each task with images, scratch and a slice of the sums of its own. */
+static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
+    kernel_begin(cg, wgrad->node, "main");
+    Loop task = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, task.index, wgrad->image));
+    LLVMValueRef dy = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, task.index, staged_dy(wgrad)));
+    LLVMValueRef columns = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, column_bytes(wgrad)));
+    LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, wgrad->quads), wgrad->slices);
+    LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), wgrad->quads), wgrad->slices);
+    Loop run = loop_begin(cg, first, end);
+    stage_x(cg, wgrad, run.index, x);
+    stage_dy(cg, wgrad, run.index, dy);
+    Loop group = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->groups));
+    Loop block = loop_begin(cg, const64(cg, 0), const64(cg, product_blocks(&wgrad->code)));
+    multiply_block(cg, wgrad, x, dy, task.index, group.index, block.index, const64(cg, 0), 1);
+    loop_end(cg, &block);
+    loop_end(cg, &group);
+    if (wgrad->dot.biased) {
+        Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panel_total(wgrad)));
+        sum_task(cg, wgrad, dy, columns, panel.index);
+        loop_end(cg, &panel);
+    }
+    loop_end(cg, &run);
+    loop_end(cg, &task);
+    kernel_end(cg, wgrad->slices, wgrad->rows * panel_total(wgrad) * wgrad->quads * wgrad->pixels);
 }
 
 /* --- by Winograd --- */
@@ -461,11 +524,13 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), panel = urem_by(cg, task.index, wgrad->panels);
     LLVMValueRef first = mul_by(cg, panel, wgrad->dot.panel),
                  sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, panel_size));
-    LLVMValueRef bias = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, wgrad->dot.panel * 8));
+    LLVMValueRef columns = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, wgrad->dot.panel * 8));
     Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first)));
     LLVMValueRef out = add(cg, add(cg, mul_by(cg, group, wgrad->columns), first), column.index);
-    LLVMValueRef off = mul_by(cg, load_bytes(cg, cg->i64, byte_at(cg, bias, mul_by(cg, column.index, 8)), 8), 128);
-    off = as_bits(cg, off, (int)bytes * 8);
+    LLVMValueRef off = const64(cg, 0), bias = byte_at(cg, columns, mul_by(cg, column.index, 8));
+    for (int64_t i = 0; wgrad->dot.biased && i < column_slices(wgrad); i++)
+        off = add(cg, off, load_bytes(cg, cg->i64, byte_at_const(cg, bias, i * column_bytes(wgrad)), 8));
+    off = as_bits(cg, mul_by(cg, off, 128), (int)bytes * 8);
     LLVMValueRef place = mul_by(cg, out, wgrad->ws[0]), row = const64(cg, 0);
     static const int order[4] = {2, 3, 4, 1};
     int64_t counts[4] = {wgrad->kernel[0], wgrad->kernel[1], wgrad->kernel[2], wgrad->channels};
@@ -515,11 +580,13 @@ void emit_conv_wgrad(Codegen *cg, const Node *node) {
     if (tiled) {
         stage_tiled(cg, &wgrad);
         multiply_tiled(cg, &wgrad);
+    } else if (wgrad.own) {
+        multiply_own(cg, &wgrad);
     } else {
         stage(cg, &wgrad);
         multiply(cg, &wgrad);
     }
-    if (wgrad.chunks > 1)
+    if (wgrad.chunks > 1 && !wgrad.own)
         next_chunk(cg, &wgrad, first);
     finish(cg, &wgrad);
 }

@@ -322,6 +322,8 @@ static Node *random_conv(Graph *graph, Diag *diag, Op op) {
         group = 1;
         x[1] = 16 * between(1, 3);
         w[0] = 16 * between(1, 3);
+    } else if (below(3) == 0) {
+        x[0] = between(16, 70); /* enough for each task of wgrad to have images of its own */
     }
     w[1] = x[1] / group;
     for (int i = 0; i < rank; i++) {
