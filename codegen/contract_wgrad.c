@@ -175,21 +175,21 @@ static int64_t staged_dy(const Wgrad *wgrad) {
     return panel_total(wgrad) * panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels) + SLACK;
 }
 
-/* Of the sums of dy's columns, and how many of them there are. */
+/* Of the sums of dy's columns. */
 static int64_t column_bytes(const Wgrad *wgrad) {
     return panel_total(wgrad) * wgrad->dot.panel * 8;
 }
 
-static int64_t column_slices(const Wgrad *wgrad) {
+/* How many tasks have staged images and sums of columns of their own. */
+static int64_t places(const Wgrad *wgrad) {
     return wgrad->own ? wgrad->slices : 1;
 }
 
 static void allocate(Codegen *cg, Wgrad *wgrad) {
-    int64_t places = wgrad->own ? wgrad->slices : 1;
-    wgrad->x_at = scratch_alloc(cg, places * wgrad->chunk * wgrad->image);
-    wgrad->dy_at = scratch_alloc(cg, places * staged_dy(wgrad));
+    wgrad->x_at = scratch_alloc(cg, places(wgrad) * wgrad->chunk * wgrad->image);
+    wgrad->dy_at = scratch_alloc(cg, places(wgrad) * staged_dy(wgrad));
     wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
-    wgrad->columns_at = scratch_alloc(cg, column_slices(wgrad) * column_bytes(wgrad));
+    wgrad->columns_at = scratch_alloc(cg, places(wgrad) * column_bytes(wgrad));
     wgrad->index_at = scratch_alloc(cg, 8);
 }
 
@@ -209,8 +209,7 @@ static void clear(Codegen *cg, const Wgrad *wgrad) {
     kernel_end(cg, sums, sums * bytes / 32);
     kernel_begin(cg, wgrad->node, "first");
     store_bytes(cg, const64(cg, 0), arena_at(cg, wgrad->index_at), 8);
-    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, column_slices(wgrad) * column_bytes(wgrad)),
-                    INTC_ARENA_ALIGN);
+    LLVMBuildMemSet(cg->builder, arena_at(cg, wgrad->columns_at), zero, const64(cg, places(wgrad) * column_bytes(wgrad)), INTC_ARENA_ALIGN);
     kernel_end(cg, 1, 0);
 }
 
@@ -242,10 +241,10 @@ static bool contiguous(const int64_t *stride, int64_t bytes, int64_t channels, i
     return (channels == 1 || stride[1] == bytes) && (width == 1 || stride[4] == channels * bytes);
 }
 
+/* Into an image whose padding is zero. */
 static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     const Dot *dot = &wgrad->dot;
     Images images = images_of(cg, wgrad, wgrad->x, wgrad->xs[0], run);
-    stage_zero(cg, dot, to, wgrad->image);
     Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[0]));
     Loop high = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[1]));
     LLVMValueRef offset = add(cg, mul_by(cg, depth.index, wgrad->xs[2]), mul_by(cg, high.index, wgrad->xs[3])), sources[4];
@@ -312,8 +311,9 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
     kernel_begin(cg, wgrad->node, "stage");
     LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk);
     Loop loop = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef run = add(cg, first, loop.index);
-    stage_x(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image)));
+    LLVMValueRef run = add(cg, first, loop.index), x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image));
+    stage_zero(cg, &wgrad->dot, x, wgrad->image);
+    stage_x(cg, wgrad, run, x);
     stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, panel_bytes(&wgrad->dot, wgrad->pixels))));
     loop_end(cg, &loop);
     kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * panel_total(wgrad) * wgrad->dot.panel) / 8);
@@ -388,6 +388,7 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef columns = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, column_bytes(wgrad)));
     LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, wgrad->quads), wgrad->slices);
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), wgrad->quads), wgrad->slices);
+    stage_zero(cg, &wgrad->dot, x, wgrad->image);
     Loop run = loop_begin(cg, first, end);
     stage_x(cg, wgrad, run.index, x);
     stage_dy(cg, wgrad, run.index, dy);
@@ -528,7 +529,7 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
     Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first)));
     LLVMValueRef out = add(cg, add(cg, mul_by(cg, group, wgrad->columns), first), column.index);
     LLVMValueRef off = const64(cg, 0), bias = byte_at(cg, columns, mul_by(cg, column.index, 8));
-    for (int64_t i = 0; wgrad->dot.biased && i < column_slices(wgrad); i++)
+    for (int64_t i = 0; wgrad->dot.biased && i < places(wgrad); i++)
         off = add(cg, off, load_bytes(cg, cg->i64, byte_at_const(cg, bias, i * column_bytes(wgrad)), 8));
     off = as_bits(cg, mul_by(cg, off, 128), (int)bytes * 8);
     LLVMValueRef place = mul_by(cg, out, wgrad->ws[0]), row = const64(cg, 0);
