@@ -431,6 +431,7 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
     LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), conv->tasks);
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), conv->tasks);
     Loop run = loop_begin_step(cg, first, end, conv->together);
+    Branch wanted = if_begin(cg, reader != NULL ? reader->wanted(cg, reader->context) : LLVMConstInt(cg->i1, 1, false));
     /* The last run of a task is moved back to end with it. */
     LLVMValueRef start = conv->together == 1 ? run.index : smin(cg, run.index, add_const(cg, end, -conv->together));
     Loop image = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
@@ -445,6 +446,7 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
         multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
     if (reader != NULL)
         reader->images(cg, reader->context, start, add_const(cg, start, conv->together));
+    if_end(cg, &wanted);
     loop_end(cg, &run);
     loop_end(cg, &task);
     if (reader != NULL)

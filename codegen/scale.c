@@ -1,17 +1,18 @@
 /* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by the shift of the step before and finds the largest
  * magnitude (a maximum over all threads by an atomic); if that asks for another shift, the pass is repeated with it, so that the result is
- * that of two passes. An update in place cannot be repeated: it goes to scratch first, or, where that is large, a first pass finds the
- * magnitude and a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by a kernel of its own, so that
- * every pass reads the old ones. A convolution among the fused nodes is computed in the same kernel, image by image, and again if a pass is
- * repeated. Shift and magnitude live in the module, not in the arena: they last from step to step and are 0 at start; no result depends on
- * them. */
+ * that of two passes. A shift that is too small shows before the end, and the rest of the pass is left out; so the guess is the smaller of
+ * the last two steps' shifts. An update in place cannot be repeated: it goes to scratch first, or, where that is large, a first pass finds
+ * the magnitude and a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by a kernel of its own, so
+ * that every pass reads the old ones. A convolution among the fused nodes is computed in the same kernel, image by image, and again if a
+ * pass is repeated. Shift and magnitude live in the module, not in the arena: they last from step to step and are 0 at start; no result
+ * depends on them. */
 #include "codegen/contract.h"
 #include "codegen/space.h"
 #include "runtime/fixed.h"
 
 #include <string.h>
 
-enum { MAX_MASKS = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024 };
+enum { MAX_MASKS = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024, PIECE_ELEMENTS = 16 * 1024, MOST_PIECES = 16, VECTOR = 64 };
 
 typedef struct {
     const Node *node;
@@ -26,7 +27,7 @@ typedef struct {
     int width;           /* of the arithmetic: 32 or 64 */
     Conv *conv;          /* what it rounds image by image; NULL: nothing */
     Value to;            /* the result as it is stored: node->out[0], or at a place aside */
-    int64_t guess;       /* its place in cg->guesses: the largest magnitude, i64, and the shift to round by, i32 */
+    int64_t guess;       /* its place in cg->guesses: the largest magnitude, i64, the shift to round by and that of the step before, i32 */
     LLVMValueRef at;     /* the address of that in the kernel being built */
 } Rescale;
 
@@ -88,8 +89,19 @@ static LLVMValueRef load_shift(Codegen *cg, const Rescale *r) {
     return load_bytes(cg, cg->i32, shift_at(cg, r), 4);
 }
 
+static LLVMValueRef last_shift_at(Codegen *cg, const Rescale *r) {
+    return byte_at_const(cg, r->at, 12);
+}
+
+/* Of all threads so far. */
 static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
-    return load_bytes(cg, cg->i64, r->at, 8);
+    LLVMValueRef load = load_bytes(cg, cg->i64, r->at, 8);
+    LLVMSetOrdering(load, LLVMAtomicOrderingMonotonic);
+    return load;
+}
+
+static LLVMValueRef shift_for(Codegen *cg, const Rescale *r, LLVMValueRef maximum) {
+    return rescale_shift(cg, maximum, r->bits, r->stochastic);
 }
 
 static void clear_maximum(Codegen *cg, const Rescale *r) {
@@ -124,7 +136,7 @@ static LLVMValueRef round_stochastic(Codegen *cg, const Rescale *r, const Stocha
 /* One pass over the group: finds the largest magnitude, or rounds and stores, or both; or brings to a fixed exponent. */
 typedef struct {
     Rescale *rescale;
-    bool track, store, fixed;
+    bool track, store, fixed; /* track and store: by a guess */
     /* In the kernel: */
     LLVMValueRef most; /* a local for the largest magnitude */
     Shift shift;
@@ -221,8 +233,12 @@ static LLVMValueRef is_plain(Codegen *cg, const Rescale *r) {
     return plain;
 }
 
+static bool is_guess(const Pass *pass) {
+    return pass->track && pass->store;
+}
+
 /* The tiles [cg->begin, cg->end). */
-static void pass_walk(Codegen *cg, const Pass *pass) {
+static void walk_tiles(Codegen *cg, const Pass *pass) {
     LLVMValueRef plain = is_plain(cg, pass->rescale);
     if (plain == NULL) {
         emit_nest(cg, pass);
@@ -235,6 +251,55 @@ static void pass_walk(Codegen *cg, const Pass *pass) {
     if_else(cg, &branch);
     emit_nest(cg, pass);
     if_end(cg, &branch);
+}
+
+/* Whether no magnitude that is known yet asks for a larger shift; i1. */
+static LLVMValueRef pass_wanted(Codegen *cg, void *context) {
+    const Pass *pass = context;
+    if (!is_guess(pass))
+        return LLVMConstInt(cg->i1, 1, false);
+    const Rescale *r = pass->rescale;
+    return compare(cg, LLVMIntSLE, shift_for(cg, r, load_maximum(cg, r)), load_shift(cg, r));
+}
+
+/* The same; a magnitude that asks for a larger shift than the guess is told to all threads at once. */
+static void pass_walk(Codegen *cg, const Pass *pass) {
+    const Rescale *r = pass->rescale;
+    walk_tiles(cg, pass);
+    if (!is_guess(pass))
+        return;
+    LLVMValueRef most = as_unsigned(cg, local_get(cg, width_type(cg, r), pass->most), 64);
+    Branch beyond = if_begin(cg, compare(cg, LLVMIntSGT, shift_for(cg, r, most), load_shift(cg, r)));
+    join_maximum(cg, r, pass->most);
+    if_end(cg, &beyond);
+}
+
+/* Tiles after which a pass looks whether it is still wanted. */
+static int64_t piece_tiles(const Pass *pass) {
+    const Space *space = &pass->rescale->space;
+    int64_t tiles = space_tiles(space), pieces = space_elements(space) / PIECE_ELEMENTS;
+    if (!is_guess(pass) || pieces < 2)
+        return tiles;
+    int64_t piece = (tiles - 1) / (pieces < MOST_PIECES ? pieces : MOST_PIECES) + 1;
+    return space->rank > 1 ? piece : round_up(piece, VECTOR);
+}
+
+static void pass_pieces(Codegen *cg, Pass *pass) {
+    int64_t step = piece_tiles(pass);
+    if (step >= space_tiles(&pass->rescale->space)) {
+        pass_walk(cg, pass);
+        return;
+    }
+    LLVMValueRef begin = cg->begin, end = cg->end;
+    Loop piece = loop_begin_step(cg, begin, end, step);
+    Branch wanted = if_begin(cg, pass_wanted(cg, pass));
+    cg->begin = piece.index;
+    cg->end = smin(cg, add_const(cg, piece.index, step), end);
+    pass_walk(cg, pass);
+    if_end(cg, &wanted);
+    loop_end(cg, &piece);
+    cg->begin = begin;
+    cg->end = end;
 }
 
 /* The images [first, after), whose sums are near. */
@@ -258,18 +323,18 @@ static void pass_end(Codegen *cg, void *context) {
 static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     Rescale *r = pass->rescale;
     if (r->conv != NULL) {
-        conv_read(cg, r->conv, &(ImageReader){suffix, pass, pass_begin, pass_images, pass_end});
+        conv_read(cg, r->conv, &(ImageReader){suffix, pass, pass_begin, pass_wanted, pass_images, pass_end});
         return;
     }
     kernel_begin(cg, r->node, suffix);
     pass_begin(cg, pass);
-    pass_walk(cg, pass);
+    pass_pieces(cg, pass);
     pass_end(cg, pass);
     kernel_end(cg, space_tiles(&r->space), rescale_work(r));
 }
 
 static LLVMValueRef asked_shift(Codegen *cg, const Rescale *r) {
-    return rescale_shift(cg, load_maximum(cg, r), r->bits, r->stochastic);
+    return shift_for(cg, r, load_maximum(cg, r));
 }
 
 /* Stores the new exponent, or what there is again unless `now` (NULL: always): it moves by s; a zero tensor has the least. */
@@ -298,7 +363,14 @@ static void emit_two_passes(Codegen *cg, Rescale *r) {
     kernel_end(cg, 1, 0);
 }
 
-/* Rounds by the shift of the step before until the maximum agrees with it: once or twice. */
+/* The guess for the next pass: this shift again, or what is smaller of it and that of the step before. */
+static void store_guess(Codegen *cg, const Rescale *r, LLVMValueRef s, LLVMValueRef right) {
+    LLVMValueRef last = load_bytes(cg, cg->i32, last_shift_at(cg, r), 4);
+    store_bytes(cg, choose(cg, right, smin(cg, s, last), s), shift_at(cg, r), 4);
+    store_bytes(cg, choose(cg, right, s, last), last_shift_at(cg, r), 4);
+}
+
+/* Rounds by a guess until the maximum agrees with it: mostly once or twice. */
 static void emit_guessed(Codegen *cg, Rescale *r) {
     int first = cg->calls.count;
     emit_pass(cg, &(Pass){.rescale = r, .track = true, .store = true}, "round");
@@ -306,7 +378,7 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     open_guess(cg, r);
     LLVMValueRef s = asked_shift(cg, r), right = compare(cg, LLVMIntEQ, s, load_shift(cg, r));
     store_exponent(cg, r, s, right);
-    store_bytes(cg, s, shift_at(cg, r), 4);
+    store_guess(cg, r, s, right);
     store_bytes(cg, choose(cg, right, const32(cg, 0), const32(cg, 1)), share_variable(cg, &cg->changed, "changed"), 4);
     clear_maximum(cg, r);
     kernel_end(cg, 1, 0);
