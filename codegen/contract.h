@@ -157,10 +157,42 @@ void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes);
 
 /* --- Winograd: convolutions of 3 x 3 weights and stride 1 --- */
 
+enum { WINOGRAD_TAPS = 3, WINOGRAD_REACH = 6, WINOGRAD_CHANNELS = 16 };
+
+/* A transform of one dimension, in place. */
+typedef void WinogradTransform(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]);
+
+typedef struct {
+    int tile, reach;                               /* results, and pixels that they read, along a side */
+    int64_t inverse;                               /* of the odd part of what results are multiplied by, modulo 2^32, */
+    int shift;                                     /* and the two-power */
+    WinogradTransform *pixels, *weights, *results; /* of a convolution; pixels also of */
+    WinogradTransform *dy, *taps;                  /* the gradient of the weights */
+} WinogradForm;
+
+/* D H W: kernel, strides and dilations of a convolution. */
+typedef struct {
+    const int64_t *kernel, *stride, *dilation;
+} WinogradWindow;
+
+/* Whether it can be had for one group of channels where direct products would use `dot`. */
+bool winograd_serves(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns);
+/* The form with the fewest multiplications for images of H W results, each a sum of `terms` products of 8 bits; NULL: none. */
+const WinogradForm *winograd_choose(const int64_t out[2], int64_t terms);
+/* Products of 8 bits whose sum a result may be. */
+int64_t winograd_most_terms(const WinogradForm *form);
+/* Tiles along a side. */
+int64_t winograd_tiles(const WinogradForm *form, int64_t out);
+/* Applies a transform to both dimensions: the first `from` become `to` in each. */
+void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]);
+/* The results, of vectors of what was lowered. */
+LLVMValueRef winograd_result(Codegen *cg, const WinogradForm *form, LLVMValueRef x);
+
 typedef struct Winograd Winograd;
 
 /* H W throughout; the steps are in bytes, those of the result in elements. */
 typedef struct {
+    const WinogradForm *form;
     int64_t terms, columns; /* channels that are summed over, and that come out, adjacent */
     int64_t out[2], result[2];
     int bytes;             /* of a staged element */
@@ -169,15 +201,6 @@ typedef struct {
     int64_t first, tap[2]; /* the weight that meets the first pixel of a window, and the steps to the others */
 } WinogradShape;
 
-/* D H W: kernel, strides and dilations of a convolution. */
-typedef struct {
-    const int64_t *kernel, *stride, *dilation;
-} WinogradWindow;
-
-/* Whether it can be had for one group of channels where direct products would use `dot`. */
-bool winograd_fits(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns);
-/* Pixels that are read for so many results. */
-int64_t winograd_staged(int64_t out);
 Winograd *winograd_new(Codegen *cg, const WinogradShape *shape);
 int64_t winograd_weight_bytes(const Winograd *winograd);
 /* Bytes of scratch that one call of winograd_multiply needs. */
@@ -192,6 +215,7 @@ void winograd_multiply(Codegen *cg, const Winograd *winograd, LLVMValueRef image
 typedef struct WinogradGrad WinogradGrad;
 
 typedef struct {
+    const WinogradForm *form;
     int64_t channels, columns; /* of x and of dy, adjacent */
     int64_t size[2], low[2];   /* H W of x and the padding before it */
     int64_t out[2];            /* of dy */
@@ -201,7 +225,7 @@ typedef struct {
 } WinogradGradShape;
 
 /* Tiles of an image of dy, brought to an even number. */
-int64_t winograd_grad_tiles(const int64_t out[2]);
+int64_t winograd_grad_tiles(const WinogradForm *form, const int64_t out[2]);
 WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape);
 /* Bytes of a slice of lifted x and dy, and of the scratch of one call of the functions that lift and multiply. */
 int64_t winograd_grad_x_bytes(const WinogradGrad *grad);
@@ -217,12 +241,6 @@ int64_t winograd_grad_blocks(const WinogradGrad *grad);
 /* Adds block `block` of the gradients of a slice to sums [panel][tap][channel][column]. */
 void winograd_grad_multiply(Codegen *cg, const WinogradGrad *grad, LLVMValueRef block, LLVMValueRef x, LLVMValueRef dy, LLVMValueRef room,
                             LLVMValueRef sums);
-
-/* A transform of one dimension, in place, and the same applied to both: the first `from` become `to` in each. */
-enum { WINOGRAD_REACH = 4 };
-typedef void WinogradTransform(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]);
-void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]);
-WinogradTransform winograd_lift_pixels;
 
 /* --- convolutions whose images are read while they are near --- */
 

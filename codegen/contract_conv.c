@@ -37,17 +37,18 @@ struct Conv {
     int64_t b_bytes, init_bytes; /* of one group */
     Piece *pieces;
     int count;
-    bool tiled;         /* by Winograd, */
-    Winograd *winograd; /* from so many bytes behind the start of the staged image */
+    const WinogradForm *form; /* NULL: direct products */
+    Winograd *winograd;       /* from so many bytes behind the start of the staged image */
     int64_t reach;
     int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
 };
 
-/* Where Winograd's F(2x2, 3x3) can be had and is faster than direct products. */
-static bool is_tiled(const Conv *conv) {
+/* The form of Winograd that can be had and is faster than direct products. */
+static const WinogradForm *form_of(const Conv *conv) {
     WinogradWindow window = {conv->kernel, conv->stride, conv->dilation};
-    return conv->size[0] == 1 && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
-           winograd_fits(&conv->dot, window, conv->terms, conv->columns);
+    bool serves = conv->size[0] == 1 && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
+                  winograd_serves(&conv->dot, window, conv->terms, conv->columns);
+    return serves ? winograd_choose(conv->out + 1, conv->terms * WINOGRAD_TAPS * WINOGRAD_TAPS) : NULL;
 }
 
 static void describe(const Codegen *cg, Conv *conv) {
@@ -78,7 +79,7 @@ static void describe(const Codegen *cg, Conv *conv) {
         conv->xs[i] *= dot_source(&conv->dot);
         conv->ws[i] *= dot_source(&conv->dot);
     }
-    conv->tiled = is_tiled(conv);
+    conv->form = form_of(conv);
 }
 
 /* --- phases --- */
@@ -142,9 +143,10 @@ static void plan_image(Codegen *cg, Conv *conv) {
                 most = to > most ? to : most;
             }
         }
-        if (conv->tiled && i > 0) {
+        if (conv->form != NULL && i > 0) {
             Sweep phase = phase_of(cg, conv, i, 0);
-            int64_t to = first_read(&phase) + winograd_staged(conv->out[i]) - 1;
+            int64_t tiles = winograd_tiles(conv->form, conv->out[i]), pixels = (tiles - 1) * conv->form->tile + conv->form->reach;
+            int64_t to = first_read(&phase) + pixels - 1;
             most = to > most ? to : most;
         }
         conv->low[i] = -least;
@@ -284,7 +286,8 @@ static void plan_winograd(Codegen *cg, Conv *conv) {
     Sweep high = phase_of(cg, conv, 1, 0), wide = phase_of(cg, conv, 2, 0);
     conv->reach = conv->low[0] * conv->step[0] + (first_read(&high) + conv->low[1]) * conv->step[1] +
                   (first_read(&wide) + conv->low[2]) * conv->step[2];
-    WinogradShape shape = {.terms = conv->terms,
+    WinogradShape shape = {.form = conv->form,
+                           .terms = conv->terms,
                            .columns = conv->columns,
                            .out = {conv->out[1], conv->out[2]},
                            .result = {conv->ys[3], conv->ys[4]},
@@ -359,7 +362,7 @@ static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMV
 
 /* Of what Winograd has in scratch for a task. */
 static int64_t room_bytes(const Conv *conv) {
-    return conv->tiled ? round_up(winograd_room(conv->winograd), INTC_ARENA_ALIGN) : 0;
+    return conv->form != NULL ? round_up(winograd_room(conv->winograd), INTC_ARENA_ALIGN) : 0;
 }
 
 /* The scratch is that of the first task of this call, as for the sums. */
@@ -391,7 +394,7 @@ static void open_windows(Codegen *cg, Conv *conv) {
     describe(cg, conv);
     plan_image(cg, conv);
     plan_tasks(conv);
-    if (conv->tiled)
+    if (conv->form != NULL)
         plan_winograd(cg, conv);
     else
         plan_pieces(cg, conv);
@@ -399,7 +402,7 @@ static void open_windows(Codegen *cg, Conv *conv) {
     conv->init = scratch_alloc(cg, conv->init_bytes * conv->groups);
     conv->images = scratch_alloc(cg, conv->image * conv->together * conv->tasks);
     conv->room = scratch_alloc(cg, room_bytes(conv) * conv->tasks);
-    if (conv->tiled)
+    if (conv->form != NULL)
         pack_tiled(cg, conv);
     else
         pack(cg, conv, conv->b, conv->init);
@@ -440,7 +443,7 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
                 byte_at(cg, staged, mul_by(cg, image.index, conv->image)));
     loop_end(cg, &image);
     LLVMValueRef sums = sums_of(cg, conv, reader, start);
-    if (conv->tiled)
+    if (conv->form != NULL)
         multiply_tiled(cg, conv, staged, sums);
     else
         multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);

@@ -409,18 +409,20 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
 
 /* --- by Winograd --- */
 
-/* Where it can be had: both operands have their channels innermost, and four times the sums of a slice fit in 32 bits. */
-static bool is_tiled(const Wgrad *wgrad) {
+/* The form that can be had, for the sums of one image at least: both operands have their channels innermost. NULL: none. */
+static const WinogradForm *form_of(const Wgrad *wgrad) {
     WinogradWindow window = {wgrad->kernel, wgrad->stride, wgrad->dilation};
-    return wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_fits(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
-           wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) &&
-           contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]) && 4 * wgrad->pixels <= MAX_I32_TERMS;
+    bool serves = wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_serves(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
+                  wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) &&
+                  contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]);
+    return serves ? winograd_choose(wgrad->out + 1, wgrad->pixels) : NULL;
 }
 
 /* A chunk is as many slices as give all threads work, of as many images as fit a cache, but enough tiles to be worth an addition to the
  * sums. */
-static void plan_tiled(Codegen *cg, Wgrad *wgrad) {
-    WinogradGradShape shape = {.channels = wgrad->channels,
+static void plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
+    WinogradGradShape shape = {.form = form,
+                               .channels = wgrad->channels,
                                .columns = wgrad->columns,
                                .size = {wgrad->size[1], wgrad->size[2]},
                                .low = {wgrad->low[1], wgrad->low[2]},
@@ -428,9 +430,10 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad) {
                                .x_row = wgrad->xs[3],
                                .dy_row = wgrad->ys[3],
                                .type = wgrad->type};
-    /* A tile is lifted to 16 words of 2 bytes a channel. */
-    int64_t tiles = winograd_grad_tiles(shape.out), image = tiles * 16 * 2 * (wgrad->channels + wgrad->columns);
-    int64_t most = MAX_I32_TERMS / 4 / wgrad->pixels, images = (TILED_BYTES + image - 1) / image;
+    /* Places of a tile are words of 2 bytes a channel. */
+    int64_t tiles = winograd_grad_tiles(form, shape.out),
+            image = tiles * form->reach * form->reach * 2 * (wgrad->channels + wgrad->columns);
+    int64_t most = winograd_most_terms(form) / wgrad->pixels, images = (TILED_BYTES + image - 1) / image;
     int64_t blocks = (wgrad->channels + 63) / 64 * ((wgrad->columns + 15) / 16);
     int64_t enough = (TILES_ENOUGH + tiles - 1) / tiles;
     images = images < enough ? enough : images;
@@ -567,9 +570,9 @@ static void next_chunk(Codegen *cg, const Wgrad *wgrad, int first) {
 void emit_conv_wgrad(Codegen *cg, const Node *node) {
     Wgrad wgrad = {.node = node, .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
     describe(cg, &wgrad);
-    bool tiled = is_tiled(&wgrad);
-    if (tiled) {
-        plan_tiled(cg, &wgrad);
+    const WinogradForm *form = form_of(&wgrad);
+    if (form != NULL) {
+        plan_tiled(cg, &wgrad, form);
         allocate_tiled(cg, &wgrad);
     } else {
         plan_chunks(&wgrad);
@@ -578,7 +581,7 @@ void emit_conv_wgrad(Codegen *cg, const Node *node) {
     }
     clear(cg, &wgrad);
     int first = cg->calls.count;
-    if (tiled) {
+    if (form != NULL) {
         stage_tiled(cg, &wgrad);
         multiply_tiled(cg, &wgrad);
     } else if (wgrad.own) {

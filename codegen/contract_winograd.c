@@ -1,10 +1,8 @@
-/* Winograd's F(2x2, 3x3) for convolutions of stride 1 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016), exact in
- * integers: four results take 16 multiplications of a pair of channels instead of 36. Tiles of 4 x 4 staged pixels become B'dB and weights
- * 2G w 2G', both in 16 bits (at most 4 and 9 times 128); the 16 places of a tile are then matrix products over channels, and A'mA of their
- * sums is four times the result. Sums wrap, so only that must fit in 32 bits. */
+/* Convolutions of 3 x 3 weights and stride 1 by Winograd's algorithm (contract_winograd_form.c): tiles of staged pixels and weights are
+ * lifted to 16 bits, the places of a tile are matrix products over channels, and their sums are lowered to a tile of results. */
 #include "codegen/contract.h"
 
-enum { TILE = 2, REACH = WINOGRAD_REACH, TAPS = 3, PLACES = 16, CHANNELS = 16, TILES_WANTED = 24 };
+enum { TAPS = WINOGRAD_TAPS, REACH = WINOGRAD_REACH, CHANNELS = WINOGRAD_CHANNELS, TILES_WANTED = 24 };
 
 struct Winograd {
     WinogradShape shape;
@@ -15,57 +13,10 @@ struct Winograd {
     int64_t width;                 /* columns of a block of panels */
 };
 
-/* --- transforms of one dimension, applied to both --- */
-
-void winograd_lift_pixels(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
-    LLVMValueRef first = sub(cg, x[0], x[2]), last = sub(cg, x[1], x[3]), middle = x[1];
-    x[1] = add(cg, middle, x[2]);
-    x[2] = sub(cg, x[2], middle);
-    x[0] = first;
-    x[3] = last;
-}
-
-static void lift_weights(Codegen *cg, LLVMValueRef x[REACH]) {
-    LLVMValueRef ends = add(cg, x[0], x[2]), middle = x[1];
-    x[3] = add(cg, x[2], x[2]);
-    x[0] = add(cg, x[0], x[0]);
-    x[1] = add(cg, ends, middle);
-    x[2] = sub(cg, ends, middle);
-}
-
-static void lower_sums(Codegen *cg, LLVMValueRef x[REACH]) {
-    LLVMValueRef second = sub(cg, sub(cg, x[1], x[2]), x[3]);
-    x[0] = add(cg, add(cg, x[0], x[1]), x[2]);
-    x[1] = second;
-}
-
-void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]) {
-    for (int j = 0; j < from; j++) {
-        LLVMValueRef column[REACH];
-        for (int i = 0; i < from; i++)
-            column[i] = x[i][j];
-        one(cg, column);
-        for (int i = 0; i < to; i++)
-            x[i][j] = column[i];
-    }
-    for (int i = 0; i < to; i++)
-        one(cg, x[i]);
-}
-
 /* --- plan --- */
 
-static bool is_plane(WinogradWindow window) {
-    const int64_t *k = window.kernel, *s = window.stride, *d = window.dilation;
-    return k[0] == 1 && k[1] == TAPS && k[2] == TAPS && s[1] == 1 && s[2] == 1 && d[1] == 1 && d[2] == 1;
-}
-
-bool winograd_fits(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns) {
-    bool words = dot->kind == DOT_MADD256 || dot->kind == DOT_MADDUB256;
-    return words && is_plane(window) && terms % CHANNELS == 0 && columns % CHANNELS == 0 && terms * TAPS * TAPS * 4 <= MAX_I32_TERMS;
-}
-
-int64_t winograd_staged(int64_t out) {
-    return (out + TILE - 1) / TILE * TILE + REACH - TILE;
+static int place_count(const Winograd *winograd) {
+    return winograd->shape.form->reach * winograd->shape.form->reach;
 }
 
 /* The least number of whole rows of tiles that fill register tiles well. */
@@ -80,7 +31,7 @@ Winograd *winograd_new(Codegen *cg, const WinogradShape *shape) {
     Winograd *winograd = arena_alloc(cg->memory, 1, sizeof *winograd);
     *winograd = (Winograd){.shape = *shape, .dot = dot_words(), .width = CHANNELS};
     for (int i = 0; i < 2; i++)
-        winograd->tiles[i] = (shape->out[i] + TILE - 1) / TILE;
+        winograd->tiles[i] = winograd_tiles(shape->form, shape->out[i]);
     winograd->rows = rows_of_block(winograd->tiles);
     int64_t tiles = winograd->rows * winograd->tiles[1], groups = shape->terms / winograd->dot.quad;
     int64_t tile = shape->terms * winograd->dot.bytes;
@@ -102,11 +53,11 @@ Winograd *winograd_new(Codegen *cg, const WinogradShape *shape) {
 }
 
 int64_t winograd_weight_bytes(const Winograd *winograd) {
-    return PLACES * winograd->weights;
+    return place_count(winograd) * winograd->weights;
 }
 
 int64_t winograd_room(const Winograd *winograd) {
-    return PLACES * (winograd->values + winograd->sums);
+    return place_count(winograd) * (winograd->values + winograd->sums);
 }
 
 int64_t winograd_panels(const Winograd *winograd) {
@@ -141,9 +92,10 @@ void winograd_pack(Codegen *cg, const Winograd *winograd, LLVMValueRef source, L
     for (int i = 0; i < TAPS; i++)
         for (int j = 0; j < TAPS; j++)
             x[i][j] = tap_of(cg, winograd, from, i * shape->tap[0] + j * shape->tap[1]);
-    winograd_transform(cg, lift_weights, TAPS, REACH, x);
-    for (int i = 0; i < PLACES; i++)
-        store_bytes(cg, x[i / REACH][i % REACH], byte_at_const(cg, to, i * winograd->weights), 2 * CHANNELS);
+    int reach = shape->form->reach;
+    winograd_transform(cg, shape->form->weights, TAPS, reach, x);
+    for (int i = 0; i < place_count(winograd); i++)
+        store_bytes(cg, x[i / reach][i % reach], byte_at_const(cg, to, i * winograd->weights), 2 * CHANNELS);
     loop_end(cg, &pair);
 }
 
@@ -152,43 +104,45 @@ static void lift_tile(Codegen *cg, const Winograd *winograd, LLVMValueRef from, 
     LLVMTypeRef narrow = LLVMVectorType(shape->bytes == 1 ? cg->i8 : cg->i16, CHANNELS);
     Loop channel = loop_begin_step(cg, const64(cg, 0), const64(cg, shape->terms), CHANNELS);
     LLVMValueRef at = byte_at(cg, from, mul_by(cg, channel.index, shape->bytes)), x[REACH][REACH];
-    for (int i = 0; i < REACH; i++)
-        for (int j = 0; j < REACH; j++) {
+    int reach = shape->form->reach;
+    for (int i = 0; i < reach; i++)
+        for (int j = 0; j < reach; j++) {
             x[i][j] = load_bytes(cg, narrow, byte_at_const(cg, at, i * shape->step[0] + j * shape->step[1]), (unsigned)shape->bytes);
             if (shape->bytes == 1)
                 x[i][j] = LLVMBuildSExt(cg->builder, x[i][j], words(cg), "");
         }
-    winograd_transform(cg, winograd_lift_pixels, REACH, REACH, x);
+    winograd_transform(cg, shape->form->pixels, reach, reach, x);
     LLVMValueRef values = byte_at(cg, to, mul_by(cg, channel.index, 2));
-    for (int i = 0; i < PLACES; i++)
-        store_bytes(cg, x[i / REACH][i % REACH], byte_at_const(cg, values, i * winograd->values), 2 * CHANNELS);
+    for (int i = 0; i < place_count(winograd); i++)
+        store_bytes(cg, x[i / reach][i % reach], byte_at_const(cg, values, i * winograd->values), 2 * CHANNELS);
     loop_end(cg, &channel);
 }
 
-/* A vector of columns of the tile whose sums are at `from` and whose first result is at `to`; more: whether the tile has a second row and a
- * second column, NULL where all have. */
-static void lower_tile(Codegen *cg, const Winograd *winograd, LLVMValueRef from, LLVMValueRef to, const LLVMValueRef more[2]) {
+/* A vector of columns of the tile whose sums are at `from` and whose first result is at `to`; whole: whether the tile has all of its rows
+ * and columns, NULL where all have. */
+static void lower_tile(Codegen *cg, const Winograd *winograd, LLVMValueRef from, LLVMValueRef to, const LLVMValueRef whole[2]) {
     const WinogradShape *shape = &winograd->shape;
+    const WinogradForm *form = shape->form;
     LLVMTypeRef type = dot_accumulator(cg, &winograd->dot);
-    LLVMValueRef x[REACH][REACH], two = splat(cg, const32(cg, 2), (unsigned)winograd->dot.lanes);
-    for (int i = 0; i < PLACES; i++)
-        x[i / REACH][i % REACH] = load_bytes(cg, type, byte_at_const(cg, from, i * winograd->sums), 32);
-    winograd_transform(cg, lower_sums, REACH, TILE, x);
-    for (int i = 0; i < TILE; i++) {
-        Branch row, column;
-        if (i == 1 && more[0] != NULL)
-            row = if_begin(cg, more[0]);
-        for (int j = 0; j < TILE; j++) {
-            if (j == 1 && more[1] != NULL)
-                column = if_begin(cg, more[1]);
-            LLVMValueRef result = LLVMBuildAShr(cg->builder, x[i][j], two, "");
-            store_bytes(cg, result, byte_at_const(cg, to, 4 * (i * shape->result[0] + j * shape->result[1])), 4);
-            if (j == 1 && more[1] != NULL)
-                if_end(cg, &column);
+    LLVMValueRef x[REACH][REACH];
+    for (int i = 0; i < place_count(winograd); i++)
+        x[i / form->reach][i % form->reach] = load_bytes(cg, type, byte_at_const(cg, from, i * winograd->sums), 32);
+    winograd_transform(cg, form->results, form->reach, form->tile, x);
+    Branch row, column;
+    for (int i = 0; i < form->tile; i++) {
+        if (whole[0] != NULL && i == shape->out[0] % form->tile)
+            row = if_begin(cg, whole[0]);
+        for (int j = 0; j < form->tile; j++) {
+            if (whole[1] != NULL && j == shape->out[1] % form->tile)
+                column = if_begin(cg, whole[1]);
+            LLVMValueRef at = byte_at_const(cg, to, 4 * (i * shape->result[0] + j * shape->result[1]));
+            store_bytes(cg, winograd_result(cg, form, x[i][j]), at, 4);
         }
-        if (i == 1 && more[0] != NULL)
-            if_end(cg, &row);
+        if (whole[1] != NULL)
+            if_end(cg, &column);
     }
+    if (whole[0] != NULL)
+        if_end(cg, &row);
 }
 
 /* Calls `each` on the tiles of the block that begins with the row of tiles `first`. */
@@ -210,30 +164,32 @@ typedef struct {
 static void lift(Codegen *cg, const Winograd *winograd, LLVMValueRef row, LLVMValueRef column, LLVMValueRef tile, void *context) {
     const Places *places = context;
     const WinogradShape *shape = &winograd->shape;
-    LLVMValueRef at = add(cg, mul_by(cg, row, TILE * shape->step[0]), mul_by(cg, column, TILE * shape->step[1]));
+    int64_t side = shape->form->tile;
+    LLVMValueRef at = add(cg, mul_by(cg, row, side * shape->step[0]), mul_by(cg, column, side * shape->step[1]));
     lift_tile(cg, winograd, byte_at(cg, places->image, at), byte_at(cg, places->values, mul_by(cg, tile, 2 * shape->terms)));
 }
 
 static void lower(Codegen *cg, const Winograd *winograd, LLVMValueRef row, LLVMValueRef column, LLVMValueRef tile, void *context) {
     const Places *places = context;
     const WinogradShape *shape = &winograd->shape;
-    LLVMValueRef at = add(cg, mul_by(cg, row, 4 * TILE * shape->result[0]), mul_by(cg, column, 4 * TILE * shape->result[1]));
+    int64_t side = shape->form->tile;
+    LLVMValueRef at = add(cg, mul_by(cg, row, 4 * side * shape->result[0]), mul_by(cg, column, 4 * side * shape->result[1]));
     LLVMValueRef to = byte_at(cg, places->result, at), from = byte_at(cg, places->sums, mul_by(cg, tile, 4 * winograd->width));
-    LLVMValueRef index[2] = {row, column}, more[2] = {NULL, NULL};
+    LLVMValueRef index[2] = {row, column}, whole[2] = {NULL, NULL};
     for (int i = 0; i < 2; i++)
-        if (shape->out[i] % TILE != 0)
-            more[i] = compare(cg, LLVMIntSLT, index[i], const64(cg, shape->out[i] / TILE));
+        if (shape->out[i] % side != 0)
+            whole[i] = compare(cg, LLVMIntSLT, index[i], const64(cg, shape->out[i] / side));
     for (int64_t i = 0; i < winograd->width; i += winograd->dot.lanes)
-        lower_tile(cg, winograd, byte_at_const(cg, from, 4 * i), byte_at_const(cg, to, 4 * i), more);
+        lower_tile(cg, winograd, byte_at_const(cg, from, 4 * i), byte_at_const(cg, to, 4 * i), whole);
 }
 
 void winograd_multiply(Codegen *cg, const Winograd *winograd, LLVMValueRef image, LLVMValueRef packed, LLVMValueRef room,
                        LLVMValueRef result) {
-    Places places = {.image = image, .values = room, .sums = byte_at_const(cg, room, PLACES * winograd->values)};
+    Places places = {.image = image, .values = room, .sums = byte_at_const(cg, room, place_count(winograd) * winograd->values)};
     Loop row = loop_begin_step(cg, const64(cg, 0), const64(cg, winograd->tiles[0]), winograd->rows);
     for_tiles(cg, winograd, row.index, lift, &places);
     Loop block = loop_begin(cg, const64(cg, 0), const64(cg, product_blocks(&winograd->code)));
-    Loop place = loop_begin(cg, const64(cg, 0), const64(cg, PLACES));
+    Loop place = loop_begin(cg, const64(cg, 0), const64(cg, place_count(winograd)));
     LLVMValueRef sums = byte_at(cg, places.sums, mul_by(cg, place.index, winograd->sums));
     /* Every block of panels leaves its sums at the same place. */
     sums = byte_at(cg, sums, mul_by(cg, block.index, -winograd->code.block_c));

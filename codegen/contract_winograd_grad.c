@@ -1,9 +1,8 @@
-/* The gradient of 3 x 3 weights by Winograd: that of F(2x2, 3x3) (contract_winograd.c) with respect to the weights, exact in integers.
- * Tiles of x become B'dB, tiles of dy A e A' (at most 4 times 128 both), in 16 bits and by pairs of tiles; the 16 places are matrix
- * products whose K runs over tiles, and 2G' m 2G of their sums is four times the gradient. Sums wrap, so only that must fit in 32 bits. */
+/* The gradient of 3 x 3 weights by Winograd (contract_winograd_form.c): tiles of x and of dy are lifted, in 16 bits and by pairs of tiles,
+ * the places are matrix products whose K runs over tiles, and their sums are lowered to the gradients of nine taps. */
 #include "codegen/contract.h"
 
-enum { TILE = 2, REACH = WINOGRAD_REACH, TAPS = 3, PLACES = 16, CHANNELS = 16, MOST_ROWS = 64 };
+enum { TAPS = WINOGRAD_TAPS, REACH = WINOGRAD_REACH, CHANNELS = WINOGRAD_CHANNELS, MOST_ROWS = 64 };
 
 struct WinogradGrad {
     WinogradGradShape shape;
@@ -17,8 +16,8 @@ struct WinogradGrad {
     int64_t x_step[2], dy_step[2], x_image, dy_image; /* of padded images: bytes of a row, a pixel, all */
 };
 
-static int64_t tiles_of(int64_t out) {
-    return (out + TILE - 1) / TILE;
+static int place_count(const WinogradGrad *grad) {
+    return grad->shape.form->reach * grad->shape.form->reach;
 }
 
 /* The largest part of the channels, in whole vectors, whose sums stay near. */
@@ -31,8 +30,10 @@ static int64_t rows_of(int64_t channels) {
 
 WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape) {
     WinogradGrad *grad = arena_alloc(cg->memory, 1, sizeof *grad);
-    *grad = (WinogradGrad){.shape = *shape, .dot = dot_words(), .across = tiles_of(shape->out[1]), .rows = rows_of(shape->channels)};
-    grad->tiles = grad->across * tiles_of(shape->out[0]);
+    *grad = (WinogradGrad){.shape = *shape, .dot = dot_words(), .rows = rows_of(shape->channels)};
+    const WinogradForm *form = shape->form;
+    grad->across = winograd_tiles(form, shape->out[1]);
+    grad->tiles = grad->across * winograd_tiles(form, shape->out[0]);
     grad->pairs = (grad->tiles + 1) / 2;
     grad->all = grad->pairs * shape->images;
     int64_t group = dot_group(&grad->dot);
@@ -52,8 +53,8 @@ WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape) {
     grad->sums = grad->rows * CHANNELS * 4 + INTC_ARENA_ALIGN;
     int64_t x[2], dy[2];
     for (int i = 0; i < 2; i++) {
-        dy[i] = tiles_of(shape->out[i]) * TILE;
-        x[i] = dy[i] + REACH - TILE;
+        dy[i] = winograd_tiles(form, shape->out[i]) * form->tile;
+        x[i] = dy[i] + form->reach - form->tile;
         x[i] = shape->low[i] + shape->size[i] > x[i] ? shape->low[i] + shape->size[i] : x[i];
     }
     grad->x_step[1] = shape->channels;
@@ -65,20 +66,20 @@ WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape) {
     return grad;
 }
 
-int64_t winograd_grad_tiles(const int64_t out[2]) {
-    return (tiles_of(out[0]) * tiles_of(out[1]) + 1) / 2 * 2;
+int64_t winograd_grad_tiles(const WinogradForm *form, const int64_t out[2]) {
+    return (winograd_tiles(form, out[0]) * winograd_tiles(form, out[1]) + 1) / 2 * 2;
 }
 
 int64_t winograd_grad_x_bytes(const WinogradGrad *grad) {
-    return PLACES * grad->x_place;
+    return place_count(grad) * grad->x_place;
 }
 
 int64_t winograd_grad_dy_bytes(const WinogradGrad *grad) {
-    return PLACES * grad->dy_place;
+    return place_count(grad) * grad->dy_place;
 }
 
 int64_t winograd_grad_room(const WinogradGrad *grad) {
-    int64_t images = grad->x_image > grad->dy_image ? grad->x_image : grad->dy_image, sums = PLACES * grad->sums;
+    int64_t images = grad->x_image > grad->dy_image ? grad->x_image : grad->dy_image, sums = place_count(grad) * grad->sums;
     return round_up(images > sums ? images : sums, INTC_ARENA_ALIGN);
 }
 
@@ -88,20 +89,13 @@ int64_t winograd_grad_blocks(const WinogradGrad *grad) {
 
 /* --- lifting --- */
 
-static void lift_dy(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
-    LLVMValueRef first = x[0], second = x[1];
-    x[1] = add(cg, first, second);
-    x[2] = sub(cg, first, second);
-    x[3] = LLVMBuildNeg(cg->builder, second, "");
-}
-
 /* The corner of a tile: bytes from the image's first pixel. */
 static LLVMValueRef corner(Codegen *cg, const WinogradGrad *grad, LLVMValueRef tile, const int64_t step[2]) {
     LLVMValueRef row = udiv_by(cg, tile, grad->across), column = urem_by(cg, tile, grad->across);
-    return add(cg, mul_by(cg, row, TILE * step[0]), mul_by(cg, column, TILE * step[1]));
+    return add(cg, mul_by(cg, row, grad->shape.form->tile * step[0]), mul_by(cg, column, grad->shape.form->tile * step[1]));
 }
 
-static void load_tile(Codegen *cg, LLVMValueRef from, const int64_t step[2], int size, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]) {
+static void load_tile(Codegen *cg, LLVMValueRef from, const int64_t step[2], int size, LLVMValueRef x[REACH][REACH]) {
     LLVMTypeRef bytes = LLVMVectorType(cg->i8, CHANNELS), words = LLVMVectorType(cg->i16, CHANNELS);
     for (int i = 0; i < size; i++)
         for (int j = 0; j < size; j++)
@@ -110,15 +104,15 @@ static void load_tile(Codegen *cg, LLVMValueRef from, const int64_t step[2], int
 
 /* Lifts a vector of channels of both tiles of a pair: those at `from`, to the first place at `to`; second: whether there is a second tile,
  * NULL where there always is. */
-static void lift_pair(Codegen *cg, const LLVMValueRef from[2], const int64_t step[2], int size, WinogradTransform *lift, LLVMValueRef to,
-                      int64_t place, int64_t half, LLVMValueRef second) {
-    LLVMValueRef x[2][WINOGRAD_REACH][WINOGRAD_REACH];
+static void lift_pair(Codegen *cg, const LLVMValueRef from[2], const int64_t step[2], int size, int reach, WinogradTransform *lift,
+                      LLVMValueRef to, int64_t place, int64_t half, LLVMValueRef second) {
+    LLVMValueRef x[2][REACH][REACH];
     for (int i = 0; i < 2; i++) {
         load_tile(cg, from[i], step, size, x[i]);
-        winograd_transform(cg, lift, size, REACH, x[i]);
+        winograd_transform(cg, lift, size, reach, x[i]);
     }
-    for (int i = 0; i < PLACES; i++) {
-        LLVMValueRef a = x[0][i / REACH][i % REACH], b = x[1][i / REACH][i % REACH], mask[2][CHANNELS];
+    for (int i = 0; i < reach * reach; i++) {
+        LLVMValueRef a = x[0][i / reach][i % reach], b = x[1][i / reach][i % reach], mask[2][CHANNELS];
         if (second != NULL)
             b = choose(cg, second, b, LLVMConstNull(LLVMTypeOf(b)));
         for (int k = 0; k < 2; k++) {
@@ -160,7 +154,8 @@ static void lift_image(Codegen *cg, const WinogradGrad *grad, LLVMValueRef image
     LLVMValueRef block = udiv_by(cg, channel.index, wide), within = urem_by(cg, channel.index, wide);
     LLVMValueRef target = add(cg, mul_by(cg, block, grad->all * wide * group), mul_by(cg, within, group));
     int64_t half = wide > grad->dot.panel ? 2 * CHANNELS : grad->all * wide * group;
-    lift_pair(cg, tiles, step, rows ? REACH : TILE, rows ? winograd_lift_pixels : lift_dy, byte_at(cg, place, target),
+    const WinogradForm *form = shape->form;
+    lift_pair(cg, tiles, step, rows ? form->reach : form->tile, form->reach, rows ? form->pixels : form->dy, byte_at(cg, place, target),
               rows ? grad->x_place : grad->dy_place, half, rows ? NULL : second);
     loop_end(cg, &channel);
     loop_end(cg, &pair);
@@ -183,7 +178,7 @@ void winograd_grad_lift_dy(Codegen *cg, const WinogradGrad *grad, LLVMValueRef i
 
 void winograd_grad_skip_dy(Codegen *cg, const WinogradGrad *grad, LLVMValueRef image, LLVMValueRef to) {
     int64_t panel = panel_bytes(&grad->dot, 1), panels = panel_count(&grad->dot, grad->shape.columns);
-    Loop place = loop_begin(cg, const64(cg, 0), const64(cg, PLACES));
+    Loop place = loop_begin(cg, const64(cg, 0), const64(cg, place_count(grad)));
     Loop block = loop_begin(cg, const64(cg, 0), const64(cg, panels));
     LLVMValueRef at = add(cg, mul_by(cg, place.index, grad->dy_place), mul_by(cg, block.index, grad->all * panel));
     at = byte_at(cg, byte_at(cg, to, at), mul_by(cg, image, grad->pairs * panel));
@@ -194,24 +189,18 @@ void winograd_grad_skip_dy(Codegen *cg, const WinogradGrad *grad, LLVMValueRef i
 
 /* --- products --- */
 
-static void lower_taps(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
-    LLVMValueRef ends = add(cg, x[1], x[2]), middle = sub(cg, x[1], x[2]);
-    x[0] = add(cg, add(cg, x[0], x[0]), ends);
-    x[2] = add(cg, add(cg, x[3], x[3]), ends);
-    x[1] = middle;
-}
-
 /* Adds a vector of columns of the gradients of one channel of x. */
 static void lower(Codegen *cg, const WinogradGrad *grad, LLVMValueRef from, LLVMValueRef to) {
     const WinogradGradShape *shape = &grad->shape;
     LLVMTypeRef type = dot_accumulator(cg, &grad->dot), wide = LLVMVectorType(element_type(cg, shape->type), (unsigned)grad->dot.lanes);
-    LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH], two = splat(cg, const32(cg, 2), (unsigned)grad->dot.lanes);
+    LLVMValueRef x[REACH][REACH];
+    int reach = shape->form->reach;
     int64_t tap = shape->channels * grad->dot.panel * type_bytes(shape->type);
-    for (int i = 0; i < PLACES; i++)
-        x[i / REACH][i % REACH] = load_bytes(cg, type, byte_at_const(cg, from, i * grad->sums), 32);
-    winograd_transform(cg, lower_taps, REACH, TAPS, x);
+    for (int i = 0; i < place_count(grad); i++)
+        x[i / reach][i % reach] = load_bytes(cg, type, byte_at_const(cg, from, i * grad->sums), 32);
+    winograd_transform(cg, shape->form->taps, reach, TAPS, x);
     for (int i = 0; i < TAPS * TAPS; i++) {
-        LLVMValueRef at = byte_at_const(cg, to, i * tap), sum = LLVMBuildAShr(cg->builder, x[i / TAPS][i % TAPS], two, "");
+        LLVMValueRef at = byte_at_const(cg, to, i * tap), sum = winograd_result(cg, shape->form, x[i / TAPS][i % TAPS]);
         if (shape->type == T_I64)
             sum = LLVMBuildSExt(cg->builder, sum, wide, "");
         store_bytes(cg, add(cg, load_bytes(cg, wide, at, 8), sum), at, 8);
@@ -223,7 +212,7 @@ void winograd_grad_multiply(Codegen *cg, const WinogradGrad *grad, LLVMValueRef 
     const WinogradGradShape *shape = &grad->shape;
     int64_t blocks = product_blocks(&grad->code), group = dot_group(&grad->dot), bytes = type_bytes(shape->type), panel = grad->dot.panel;
     LLVMValueRef part = udiv_by(cg, block, blocks), columns = urem_by(cg, block, blocks);
-    Loop place = loop_begin(cg, const64(cg, 0), const64(cg, PLACES));
+    Loop place = loop_begin(cg, const64(cg, 0), const64(cg, place_count(grad)));
     LLVMValueRef a = byte_at(cg, x, add(cg, mul_by(cg, place.index, grad->x_place), mul_by(cg, part, grad->all * grad->rows * group)));
     LLVMValueRef to = byte_at(cg, room, mul_by(cg, place.index, grad->sums));
     /* Every block of panels leaves its sums at the same place. */
