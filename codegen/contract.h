@@ -177,10 +177,17 @@ typedef struct {
 
 /* Whether it can be had for one group of channels where direct products would use `dot`. */
 bool winograd_serves(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns);
-/* The form with the fewest multiplications for images of H W results, each a sum of `terms` products of 8 bits; NULL: none. */
-const WinogradForm *winograd_choose(const int64_t out[2], int64_t terms);
-/* Products of 8 bits whose sum a result may be. */
-int64_t winograd_most_terms(const WinogradForm *form);
+/* The sum that is a result: `terms` products of at most `product`, which may be cut into equal parts of multiples of `unit`; weights: pairs
+ * of channels whose nine weights are lifted. */
+typedef struct {
+    int64_t terms, unit, product, weights;
+} WinogradSum;
+
+/* The form with the least work for images of H W results; NULL: none serves. */
+const WinogradForm *winograd_choose(const int64_t out[2], const WinogradSum *sum);
+/* Products that a result may be the sum of, and the largest part that is allowed; 0: none. */
+int64_t winograd_most_terms(const WinogradForm *form, int64_t product);
+int64_t winograd_part(const WinogradForm *form, const WinogradSum *sum);
 /* Tiles along a side. */
 int64_t winograd_tiles(const WinogradForm *form, int64_t out);
 /* Applies a transform to both dimensions: the first `from` become `to` in each. */
@@ -193,7 +200,9 @@ typedef struct Winograd Winograd;
 /* H W throughout; the steps are in bytes, those of the result in elements. */
 typedef struct {
     const WinogradForm *form;
-    int64_t terms, columns; /* channels that are summed over, and that come out, adjacent */
+    int64_t terms, columns;   /* channels that are summed over, and that come out, adjacent */
+    int64_t part;             /* of terms whose sums are lowered at once */
+    int64_t images, image[2]; /* that are multiplied together; steps of staged ones and of results */
     int64_t out[2], result[2];
     int bytes;             /* of a staged element */
     int64_t step[2];       /* of the staged image */
@@ -201,15 +210,17 @@ typedef struct {
     int64_t first, tap[2]; /* the weight that meets the first pixel of a window, and the steps to the others */
 } WinogradShape;
 
+/* Images that it pays to multiply together, if they are small. */
+int64_t winograd_together(const WinogradForm *form, const int64_t out[2]);
 Winograd *winograd_new(Codegen *cg, const WinogradShape *shape);
 int64_t winograd_weight_bytes(const Winograd *winograd);
 /* Bytes of scratch that one call of winograd_multiply needs. */
 int64_t winograd_room(const Winograd *winograd);
 int64_t winograd_panels(const Winograd *winograd);
 void winograd_pack(Codegen *cg, const Winograd *winograd, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed);
-/* One image, from the pixel that the first result reads first. */
-void winograd_multiply(Codegen *cg, const Winograd *winograd, LLVMValueRef image, LLVMValueRef packed, LLVMValueRef room,
-                       LLVMValueRef result);
+/* Images, from the pixel that the first result reads first. */
+void winograd_multiply(Codegen *cg, const Winograd *winograd, LLVMValueRef images, LLVMValueRef packed, LLVMValueRef room,
+                       LLVMValueRef results);
 
 /* The same for the gradient of the weights. */
 typedef struct WinogradGrad WinogradGrad;

@@ -43,12 +43,19 @@ struct Conv {
     int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
 };
 
+static WinogradSum sum_of(const Conv *conv) {
+    int64_t taps = WINOGRAD_TAPS * WINOGRAD_TAPS;
+    return (WinogradSum){conv->terms * taps, WINOGRAD_CHANNELS * taps, conv->source->bound * conv->weight->bound,
+                         conv->terms * conv->columns};
+}
+
 /* The form of Winograd that can be had and is faster than direct products. */
 static const WinogradForm *form_of(const Conv *conv) {
     WinogradWindow window = {conv->kernel, conv->stride, conv->dilation};
     bool serves = conv->size[0] == 1 && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
                   winograd_serves(&conv->dot, window, conv->terms, conv->columns);
-    return serves ? winograd_choose(conv->out + 1, conv->terms * WINOGRAD_TAPS * WINOGRAD_TAPS) : NULL;
+    WinogradSum sum = sum_of(conv);
+    return serves ? winograd_choose(conv->out + 1, &sum) : NULL;
 }
 
 static void describe(const Codegen *cg, Conv *conv) {
@@ -166,6 +173,8 @@ static void plan_tasks(Conv *conv) {
     int64_t tasks = heavy ? conv->batch / 4 : conv->batch;
     conv->tasks = tasks < 1 ? 1 : tasks < SLOTS ? tasks : SLOTS;
     int64_t each = conv->batch / conv->tasks, most = heavy || few ? 2 * NEAR_BYTES / conv->image : 1;
+    int64_t wanted = conv->form != NULL ? winograd_together(conv->form, conv->out + 1) : 1;
+    most = most < wanted ? wanted : most;
     conv->together = most > 8 ? 8 : most < 1 ? 1 : most;
     while (each % conv->together != 0)
         conv->together--;
@@ -286,9 +295,13 @@ static void plan_winograd(Codegen *cg, Conv *conv) {
     Sweep high = phase_of(cg, conv, 1, 0), wide = phase_of(cg, conv, 2, 0);
     conv->reach = conv->low[0] * conv->step[0] + (first_read(&high) + conv->low[1]) * conv->step[1] +
                   (first_read(&wide) + conv->low[2]) * conv->step[2];
+    WinogradSum sum = sum_of(conv);
     WinogradShape shape = {.form = conv->form,
                            .terms = conv->terms,
                            .columns = conv->columns,
+                           .part = winograd_part(conv->form, &sum) / WINOGRAD_TAPS / WINOGRAD_TAPS,
+                           .images = conv->together,
+                           .image = {conv->image, conv->ys[0]},
                            .out = {conv->out[1], conv->out[2]},
                            .result = {conv->ys[3], conv->ys[4]},
                            .bytes = conv->dot.bytes,
@@ -368,10 +381,7 @@ static int64_t room_bytes(const Conv *conv) {
 /* The scratch is that of the first task of this call, as for the sums. */
 static void multiply_tiled(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMValueRef result) {
     LLVMValueRef room = byte_at(cg, arena_at(cg, conv->room), mul_by(cg, cg->begin, room_bytes(conv)));
-    Loop image = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
-    winograd_multiply(cg, conv->winograd, byte_at(cg, staged, add_const(cg, mul_by(cg, image.index, conv->image), conv->reach)),
-                      arena_at(cg, conv->b), room, byte_at(cg, result, mul_by(cg, image.index, 4 * conv->ys[0])));
-    loop_end(cg, &image);
+    winograd_multiply(cg, conv->winograd, byte_at_const(cg, staged, conv->reach), arena_at(cg, conv->b), room, result);
 }
 
 static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMValueRef packed, LLVMValueRef init, LLVMValueRef result) {

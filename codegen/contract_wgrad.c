@@ -415,7 +415,8 @@ static const WinogradForm *form_of(const Wgrad *wgrad) {
     bool serves = wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_serves(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
                   wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) &&
                   contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]);
-    return serves ? winograd_choose(wgrad->out + 1, wgrad->pixels) : NULL;
+    WinogradSum sum = {wgrad->pixels, wgrad->pixels, wgrad->x->bound * wgrad->dy->bound, 0};
+    return serves ? winograd_choose(wgrad->out + 1, &sum) : NULL;
 }
 
 /* A chunk is as many slices as give all threads work, of as many images as fit a cache, but enough tiles to be worth an addition to the
@@ -433,7 +434,8 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
     /* Places of a tile are words of 2 bytes a channel. */
     int64_t tiles = winograd_grad_tiles(form, shape.out),
             image = tiles * form->reach * form->reach * 2 * (wgrad->channels + wgrad->columns);
-    int64_t most = winograd_most_terms(form) / wgrad->pixels, images = (TILED_BYTES + image - 1) / image;
+    int64_t most = winograd_most_terms(form, wgrad->x->bound * wgrad->dy->bound) / wgrad->pixels,
+            images = (TILED_BYTES + image - 1) / image;
     int64_t blocks = (wgrad->channels + 63) / 64 * ((wgrad->columns + 15) / 16);
     int64_t enough = (TILES_ENOUGH + tiles - 1) / tiles;
     images = images < enough ? enough : images;
@@ -442,9 +444,10 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
     wgrad->slices = wgrad->slices > images ? images : wgrad->slices;
     wgrad->slice = images / wgrad->slices;
     wgrad->slice = wgrad->slice > most ? most : wgrad->slice;
+    wgrad->chunks = (wgrad->batch - 1) / (wgrad->slice * wgrad->slices) + 1;
+    wgrad->slice = (wgrad->batch - 1) / (wgrad->chunks * wgrad->slices) + 1;
     shape.images = wgrad->slice;
     wgrad->chunk = wgrad->slice * wgrad->slices;
-    wgrad->chunks = (wgrad->batch + wgrad->chunk - 1) / wgrad->chunk;
     wgrad->winograd = winograd_grad_new(cg, &shape);
     wgrad->slice_step[0] = round_up(winograd_grad_x_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
     wgrad->slice_step[1] = round_up(winograd_grad_dy_bytes(wgrad->winograd), INTC_ARENA_ALIGN);

@@ -106,7 +106,7 @@ static void lower_taps_4(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
 
 /* --- choice --- */
 
-const WinogradForm *winograd_form(int tile) {
+static const WinogradForm *winograd_form(int tile) {
     static const WinogradForm small = {2, 4, 1, 2, lift_pixels_2, lift_weights_2, lower_results_2, lift_dy_2, lower_taps_2};
     /* 0x38E38E39 is 1/9 modulo 2^32. */
     static const WinogradForm large = {4, 6, 0x38E38E39, 6, lift_pixels_4, lift_weights_4, lower_results_4, lift_dy_4, lower_taps_4};
@@ -123,24 +123,37 @@ bool winograd_serves(const Dot *dot, WinogradWindow window, int64_t terms, int64
     return words && is_plane(window) && terms % WINOGRAD_CHANNELS == 0 && columns % WINOGRAD_CHANNELS == 0;
 }
 
-int64_t winograd_most_terms(const WinogradForm *form) {
-    return MAX_I32_TERMS >> form->shift;
-}
-
 int64_t winograd_tiles(const WinogradForm *form, int64_t out) {
     return (out + form->tile - 1) / form->tile;
 }
 
-/* Multiplications for an image. */
-static int64_t form_cost(const WinogradForm *form, const int64_t out[2]) {
-    return winograd_tiles(form, out[0]) * winograd_tiles(form, out[1]) * form->reach * form->reach;
+int64_t winograd_most_terms(const WinogradForm *form, int64_t product) {
+    return ((INT64_C(1) << (31 - form->shift)) - 1) / (product > 0 ? product : 1);
 }
 
-const WinogradForm *winograd_choose(const int64_t out[2], int64_t terms) {
+int64_t winograd_part(const WinogradForm *form, const WinogradSum *sum) {
+    int64_t most = winograd_most_terms(form, sum->product), part = most < sum->terms ? most / sum->unit * sum->unit : sum->terms;
+    while (part > 0 && sum->terms % part != 0)
+        part -= sum->unit;
+    return part;
+}
+
+/* About the time for an image: multiplications, and what it takes to lower the sums of a part. */
+static int64_t form_cost(const WinogradForm *form, const int64_t out[2], const WinogradSum *sum) {
+    enum { LOWERING = 64, MOST_LIFTED = 8 * 1024 * 1024 };
+    int64_t part = winograd_part(form, sum), places = form->reach * form->reach;
+    /* Lifted weights that no cache holds take longer to read than to multiply. */
+    if (part == 0 || (form->tile > 2 && sum->weights * places * 2 > MOST_LIFTED))
+        return INT64_MAX;
+    return winograd_tiles(form, out[0]) * winograd_tiles(form, out[1]) * places * (sum->terms + sum->terms / part * LOWERING);
+}
+
+const WinogradForm *winograd_choose(const int64_t out[2], const WinogradSum *sum) {
     const WinogradForm *small = winograd_form(2), *large = winograd_form(4);
-    if (terms <= winograd_most_terms(large) && form_cost(large, out) < form_cost(small, out))
-        return large;
-    return terms <= winograd_most_terms(small) ? small : NULL;
+    int64_t costs[2] = {form_cost(small, out, sum), form_cost(large, out, sum)};
+    if (costs[0] == INT64_MAX && costs[1] == INT64_MAX)
+        return NULL;
+    return costs[1] < costs[0] ? large : small;
 }
 
 void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]) {

@@ -43,6 +43,7 @@ static const Case CONVS[] = {
     {"lenet2.14", 128, 6, 16, 14, 5, 1, 0, 1},  {"resnet16", 32, 16, 16, 32, 3, 1, 1, 1},    {"resnet32", 32, 32, 32, 16, 3, 1, 1, 1},
     {"resnet64", 32, 64, 64, 8, 3, 1, 1, 1},    {"resnet.down", 32, 32, 64, 16, 3, 2, 1, 1}, {"conv64", 16, 64, 64, 32, 3, 1, 1, 1},
     {"pointwise", 16, 96, 96, 16, 1, 1, 0, 1},  {"stem", 4, 3, 64, 112, 7, 2, 3, 1},         {"late", 32, 512, 512, 7, 3, 1, 1, 1},
+    {"first", 16, 64, 64, 56, 3, 1, 1, 1},      {"second", 16, 128, 128, 28, 3, 1, 1, 1},    {"third", 16, 256, 256, 14, 3, 1, 1, 1},
     {"depthwise", 16, 96, 96, 16, 3, 1, 1, 96},
 };
 
@@ -59,6 +60,7 @@ static Value *operand(Graph *graph, int rank, const int64_t *dims, bool channels
     if (positive && left)
         value = graph_node(graph, NULL, OP_relu, NULL, &value, 1, NO_ATTRS)->out[0];
     value->type = T_I8;
+    value->bound = 127;
     static const uint8_t order[] = {0, 2, 3, 1};
     if (channels_last)
         memcpy(value->order, order, sizeof order);
