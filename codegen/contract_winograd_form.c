@@ -2,7 +2,7 @@
  * The rows of the weights' matrix G and of the results' matrix A are multiplied by what makes them whole, so that what comes out is the
  * result times a constant, 4 or 576. Sums wrap; multiplying by the inverse of the odd part of the constant and shifting by the even part
  * gives the result back, if it fits in the bits that are left. Operands of 8 bits stay within 16 when lifted: pixels within 4 and 100
- * times 128, weights within 9 and 49 times, gradients of results within 4 and 225 times. */
+ * times 128, weights within 9 and 144 times, gradients of results within 4 and 225 times. */
 #include "codegen/contract.h"
 
 /* --- F(2x2, 3x3): points 0, 1, -1 and infinity --- */
@@ -43,7 +43,7 @@ static void lower_taps_2(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
     x[1] = middle;
 }
 
-/* --- F(4x4, 3x3): points 0, 1, -1, 2, -2 and infinity; rows of G times 4, 6, 6, 24, 24, 1, those of A times 6, 4, 4, 1, 1, 24 --- */
+/* --- F(4x4, 3x3): points 0, 1, -1, 2, -2 and infinity; G times 24, of a convolution but for 8 at infinity, which leaves A a factor of 3 --- */
 
 static LLVMValueRef shifted(Codegen *cg, LLVMValueRef x, int places) {
     LLVMTypeRef type = LLVMTypeOf(x);
@@ -69,18 +69,19 @@ static void lift_pixels_4(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
 
 static void lift_weights_4(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
     LLVMValueRef ends = add(cg, x[0], x[2]), far = add(cg, x[0], shifted(cg, x[2], 2)), middle = x[1], twice = shifted(cg, middle, 1);
-    x[5] = x[2];
-    x[1] = LLVMBuildNeg(cg->builder, add(cg, ends, middle), "");
-    x[2] = sub(cg, middle, ends);
+    x[5] = shifted(cg, x[2], 3);
+    x[0] = times_6(cg, x[0]);
+    x[1] = LLVMBuildNeg(cg->builder, shifted(cg, add(cg, ends, middle), 2), "");
+    x[2] = shifted(cg, sub(cg, middle, ends), 2);
     x[3] = add(cg, far, twice);
     x[4] = sub(cg, far, twice);
 }
 
 static void lower_results_4(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
-    LLVMValueRef a = shifted(cg, add(cg, x[1], x[2]), 2), b = shifted(cg, sub(cg, x[1], x[2]), 2);
+    LLVMValueRef a = add(cg, x[1], x[2]), b = sub(cg, x[1], x[2]);
     LLVMValueRef c = add(cg, x[3], x[4]), d = shifted(cg, sub(cg, x[3], x[4]), 1);
-    LLVMValueRef last = shifted(cg, times_6(cg, x[5]), 2);
-    x[0] = add(cg, add(cg, times_6(cg, x[0]), a), c);
+    LLVMValueRef last = add(cg, x[5], shifted(cg, x[5], 1));
+    x[0] = add(cg, add(cg, x[0], a), c);
     x[1] = add(cg, b, d);
     x[2] = add(cg, a, shifted(cg, c, 2));
     x[3] = add(cg, add(cg, b, shifted(cg, d, 2)), last);

@@ -348,23 +348,41 @@ static Node *random_conv(Graph *graph, Diag *diag, Op op) {
     return node;
 }
 
-enum { LONG = 4 };
+/* What Winograd takes: images of side x side, x of the channels of `terms` and dy of those of `columns`. */
+static Node *window(Graph *graph, Diag *diag, Op op, int64_t batch, int64_t terms, int64_t columns, int64_t side, bool wide) {
+    static const int64_t ones[4] = {1, 1, 1, 1};
+    int64_t x[4] = {batch, terms, side, side}, y[4] = {batch, columns, side, side}, w[4] = {columns, terms, 3, 3};
+    Value *left = operand(graph, 4, op == OP_conv_dgrad ? y : x), *right = operand(graph, 4, op == OP_conv_wgrad ? y : w);
+    channels_last(left);
+    if (op == OP_conv_wgrad)
+        channels_last(right);
+    Attr attrs[] = {ATTR_L("strides", 2, ones), ATTR_L("pads", 4, ones), ATTR_L("dilations", 2, ones), ATTR_I("group", 1),
+                    ATTR_L("shape", 4, op == OP_conv_dgrad ? x : w)};
+    Node *node = finish(graph, diag, op, left, right, attrs, op == OP_conv ? 4 : 5, wide);
+    if (op != OP_conv_wgrad)
+        channels_last(node->out[0]);
+    return node;
+}
 
-/* Sums beyond 32 bits. */
+enum { LONG = 8 };
+
+/* Sums beyond 32 bits, and the largest that Winograd takes. */
 static Node *long_sum(Graph *graph, Diag *diag, int which) {
     static const int64_t one[1] = {1}, pads[2] = {1, 0}, w[3] = {3, 2, 5}, x[3] = {2, 2, 160000}, y[3] = {2, 3, 159997};
     if (which == 0)
         return finish(graph, diag, OP_matmul, operand(graph, 2, (int64_t[]){3, 300001}), operand(graph, 2, (int64_t[]){300001, 5}),
                       ATTRS(ATTR_I("ta", 0), ATTR_I("tb", 0)), true);
-    if (which == 3) { /* as many pixels of an image as Winograd takes */
-        static const int64_t ones[4] = {1, 1, 1, 1}, image[4] = {2, 16, 181, 181}, taps[4] = {16, 16, 3, 3};
-        Value *left = operand(graph, 4, image), *right = operand(graph, 4, image);
-        channels_last(left);
-        channels_last(right);
-        return finish(graph, diag, OP_conv_wgrad, left, right,
-                      ATTRS(ATTR_L("strides", 2, ones), ATTR_L("pads", 4, ones), ATTR_L("dilations", 2, ones), ATTR_I("group", 1),
-                            ATTR_L("shape", 4, taps)),
-                      true);
+    switch (which) {
+    case 3: /* as many pixels of an image as fit the small form, */
+        return window(graph, diag, OP_conv_wgrad, 2, 16, 16, 181, true);
+    case 4: /* and the large form; */
+        return window(graph, diag, OP_conv_wgrad, 5, 16, 16, 45, true);
+    case 5: /* as many channels as it takes at once, */
+        return window(graph, diag, OP_conv, 2, 224, 16, 8, false);
+    case 6: /* in parts; */
+        return window(graph, diag, OP_conv, 9, 256, 32, 7, false);
+    case 7:
+        return window(graph, diag, OP_conv_dgrad, 3, 16, 480, 11, false);
     }
     Attr attrs[] = {ATTR_L("strides", 1, one), ATTR_L("pads", 2, pads), ATTR_L("dilations", 1, one), ATTR_I("group", 1),
                     ATTR_L("shape", 3, w)};
