@@ -43,7 +43,8 @@ static void lower_taps_2(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
     x[1] = middle;
 }
 
-/* --- F(4x4, 3x3): points 0, 1, -1, 2, -2 and infinity; G times 24, of a convolution but for 8 at infinity, which leaves A a factor of 3 --- */
+/* --- F(4x4, 3x3): points 0, 1, -1, 2, -2 and infinity; G times 24, of a convolution but for 8 at infinity, which leaves A a factor of 3
+ * --- */
 
 static LLVMValueRef shifted(Codegen *cg, LLVMValueRef x, int places) {
     LLVMTypeRef type = LLVMTypeOf(x);
