@@ -10,7 +10,7 @@
  * reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
-enum { GROUP_MOST = 16, COPY_MOST = 4 };
+enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1500 };
 
 typedef struct {
     Graph *graph;
@@ -110,11 +110,19 @@ static void split_masks(Fuse *f) {
     }
 }
 
-/* Whether a node's value can be a convolution that its root rounds image by image: one a root, and not into the place of a state. */
+/* Products of an element of a convolution or of the gradient to its input. */
+static int64_t products(const Node *node) {
+    const Shape *weight = &node->in[1]->shape;
+    int64_t channels = node->op == OP_conv ? weight->dim[0] : weight->dim[1] * attr_int(node, "group", 1);
+    return shape_elements(*weight) / channels;
+}
+
+/* Whether a node's value can be a convolution that its root rounds image by image: one a root, not into the place of a state, and of few
+ * products, since where the shift is not as expected they are repeated. */
 static bool rounds_images(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
     const Value *out = root->out[0];
     return (node->op == OP_conv || node->op == OP_conv_dgrad) && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 &&
-           shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out);
+           shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out) && products(node) <= PRODUCTS_MOST;
 }
 
 /* Position of the first reader of a value. */
