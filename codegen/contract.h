@@ -262,6 +262,7 @@ typedef struct {
     const char *suffix; /* of the kernel's name */
     void *context;
     void (*begin)(Codegen *cg, void *context);                                          /* at the start of the kernel */
+    LLVMValueRef (*first)(Codegen *cg, void *context);                                  /* i64: the image to begin with, if possible */
     LLVMValueRef (*wanted)(Codegen *cg, void *context);                                 /* i1: whether there is need of more images */
     void (*images)(Codegen *cg, void *context, LLVMValueRef first, LLVMValueRef after); /* i64: images [first, after) are there */
     void (*end)(Codegen *cg, void *context);

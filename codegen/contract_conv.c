@@ -434,10 +434,16 @@ static LLVMValueRef sums_of(Codegen *cg, const Conv *conv, const ImageReader *re
     return at;
 }
 
+/* Whether runs are whole ones wherever the images are counted from. */
+static bool can_turn(const Conv *conv) {
+    return conv->together == 1 || (conv->batch % conv->tasks == 0 && conv->batch / conv->tasks % conv->together == 0);
+}
+
 static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *reader) {
     int64_t slot = conv->image * conv->together;
     if (reader != NULL)
         reader->begin(cg, reader->context);
+    LLVMValueRef origin = reader != NULL && can_turn(conv) ? reader->first(cg, reader->context) : NULL;
     Loop task = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef staged = byte_at(cg, arena_at(cg, conv->images), mul_by(cg, task.index, slot));
     stage_zero(cg, &conv->dot, staged, slot);
@@ -447,6 +453,8 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
     Branch wanted = if_begin(cg, reader != NULL ? reader->wanted(cg, reader->context) : LLVMConstInt(cg->i1, 1, false));
     /* The last run of a task is moved back to end with it. */
     LLVMValueRef start = conv->together == 1 ? run.index : smin(cg, run.index, add_const(cg, end, -conv->together));
+    if (origin != NULL)
+        start = urem_by(cg, add(cg, start, mul_by(cg, udiv_by(cg, origin, conv->together), conv->together)), conv->batch);
     Loop image = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
     LLVMValueRef source = mul_by(cg, add(cg, start, image.index), conv->xs[0]);
     stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), source),

@@ -23,7 +23,7 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
-enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512, MAX_BYTE_TABLES = 8, GUESS_BYTES = 16 };
+enum { MAX_REGIONS = 128, MAX_ACCESSES = 16384, MAX_PLACES = 512, MAX_BYTE_TABLES = 8, GUESS_BYTES = 24 };
 
 /* So many elements are worth a table of 256 values. */
 enum { BYTE_TABLE_PAYS = 2048 };
@@ -92,6 +92,8 @@ typedef struct Codegen {
     LLVMValueRef changed; /* a variable of the module: whether the last call asks to be repeated */
     LLVMValueRef guesses; /* stand-in for an array of the module: what each rescale keeps from step to step */
     int guess_count;
+    LLVMValueRef loudest; /* a variable of the module: the image with the largest magnitude of the last rescale of images */
+    int64_t images;       /* of a batch: outermost dimension of the graph's first input */
     const Value *near;    /* a value that the kernel has in scratch of its own; */
     LLVMValueRef near_at; /* where all of it would begin */
     Region near_region;

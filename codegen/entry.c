@@ -191,8 +191,16 @@ void entry_close(Codegen *cg) {
     LLVMBuildRetVoid(cg->builder);
 }
 
+static int64_t images_of(const Graph *graph) {
+    for (int i = 0; i < graph->value_count; i++)
+        if (graph->values[i]->kind == VALUE_INPUT && graph->values[i]->shape.rank > 0)
+            return graph->values[i]->shape.dim[0];
+    return 1;
+}
+
 LLVMValueRef emit_entry(Codegen *cg, const Graph *graph, const char *name) {
     cg->graph = graph;
+    cg->images = images_of(graph);
     cg->exponents = arena_alloc(cg->memory, (size_t)graph->value_count + 1, sizeof *cg->exponents);
     entry_begin(cg, arena_printf(cg->memory, "intc_entry_%s", name));
     LLVMSetLinkage(cg->entry, LLVMInternalLinkage);

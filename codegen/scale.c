@@ -1,18 +1,18 @@
-/* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by the shift of the step before and finds the largest
+/* rescale: the linear fixed-point mapping of an expression. Dynamic: one pass rounds by a guessed shift (guess.c) and finds the largest
  * magnitude (a maximum over all threads by an atomic); if that asks for another shift, the pass is repeated with it, so that the result is
- * that of two passes. A shift that is too small shows before the end, and the rest of the pass is left out; so the guess is the smaller of
- * the last two steps' shifts. An update in place cannot be repeated: it goes to scratch first, or, where that is large, a first pass finds
+ * that of two passes. An update in place cannot be repeated: it goes to scratch first, or, where that is large, a first pass finds
  * the magnitude and a second rounds and stores. Fixed (with a slot): one pass. The new exponent is stored last, by a kernel of its own, so
  * that every pass reads the old ones. A convolution among the fused nodes is computed in the same kernel, image by image, and again if a
  * pass is repeated. Shift and magnitude live in the module, not in the arena: they last from step to step and are 0 at start; no result
  * depends on them. */
 #include "codegen/contract.h"
+#include "codegen/guess.h"
 #include "codegen/space.h"
 #include "runtime/fixed.h"
 
 #include <string.h>
 
-enum { MAX_MASKS = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024, PIECE_ELEMENTS = 16 * 1024, MOST_PIECES = 16, VECTOR = 64 };
+enum { MAX_MASKS = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024, PIECE_ELEMENTS = 16 * 1024, MOST_PIECES = 32, VECTOR = 64 };
 
 typedef struct {
     const Node *node;
@@ -27,8 +27,8 @@ typedef struct {
     int width;           /* of the arithmetic: 32 or 64 */
     Conv *conv;          /* what it rounds image by image; NULL: nothing */
     Value to;            /* the result as it is stored: node->out[0], or at a place aside */
-    int64_t guess;       /* its place in cg->guesses: the largest magnitude, i64, the shift to round by and that of the step before, i32 */
-    LLVMValueRef at;     /* the address of that in the kernel being built */
+    Guess guess;
+    int64_t pieces; /* of a pass by a guess, after each of which it looks whether it is still wanted */
 } Rescale;
 
 static void add_mask(Rescale *r, const Node *mask) {
@@ -72,46 +72,6 @@ static int64_t rescale_work(const Rescale *r) {
 
 static LLVMTypeRef width_type(const Codegen *cg, const Rescale *r) {
     return r->width == 32 ? cg->i32 : cg->i64;
-}
-
-/* In the head of every kernel. */
-static void open_guess(Codegen *cg, Rescale *r) {
-    LLVMBasicBlockRef saved = head_enter(cg);
-    r->at = byte_at(cg, cg->guesses, node_number(cg, r->guess));
-    head_leave(cg, saved);
-}
-
-static LLVMValueRef shift_at(Codegen *cg, const Rescale *r) {
-    return byte_at_const(cg, r->at, 8);
-}
-
-static LLVMValueRef load_shift(Codegen *cg, const Rescale *r) {
-    return load_bytes(cg, cg->i32, shift_at(cg, r), 4);
-}
-
-static LLVMValueRef last_shift_at(Codegen *cg, const Rescale *r) {
-    return byte_at_const(cg, r->at, 12);
-}
-
-/* Of all threads so far. */
-static LLVMValueRef load_maximum(Codegen *cg, const Rescale *r) {
-    LLVMValueRef load = load_bytes(cg, cg->i64, r->at, 8);
-    LLVMSetOrdering(load, LLVMAtomicOrderingMonotonic);
-    return load;
-}
-
-static LLVMValueRef shift_for(Codegen *cg, const Rescale *r, LLVMValueRef maximum) {
-    return rescale_shift(cg, maximum, r->bits, r->stochastic);
-}
-
-static void clear_maximum(Codegen *cg, const Rescale *r) {
-    store_bytes(cg, const64(cg, 0), r->at, 8);
-}
-
-/* The largest magnitude that this call of the kernel has met joins that of the others. */
-static void join_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most) {
-    LLVMValueRef result = as_unsigned(cg, local_get(cg, width_type(cg, r), most), 64);
-    LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpUMax, r->at, result, LLVMAtomicOrderingMonotonic, false);
 }
 
 static void track_maximum(Codegen *cg, const Rescale *r, LLVMValueRef most, LLVMValueRef x) {
@@ -159,7 +119,7 @@ static void open_fixed(Codegen *cg, const Rescale *r, Pass *pass) {
 }
 
 static void open_rounding(Codegen *cg, const Rescale *r, Pass *pass) {
-    LLVMValueRef s = load_shift(cg, r);
+    LLVMValueRef s = guess_shift(cg, &r->guess);
     if (r->stochastic) {
         pass->stochastic.s = as_bits(cg, s, r->width);
         LLVMValueRef whole = const_like(pass->stochastic.s, r->width);
@@ -176,7 +136,7 @@ static void pass_begin(Codegen *cg, void *context) {
     Pass *pass = context;
     Rescale *r = pass->rescale;
     if (!pass->fixed)
-        open_guess(cg, r);
+        guess_open(cg, &r->guess);
     LLVMBasicBlockRef saved = head_enter(cg);
     if (pass->fixed)
         open_fixed(cg, r, pass);
@@ -253,51 +213,54 @@ static void walk_tiles(Codegen *cg, const Pass *pass) {
     if_end(cg, &branch);
 }
 
-/* Whether no magnitude that is known yet asks for a larger shift; i1. */
+/* The tiles [cg->begin, cg->end), which belong to `image`. */
+static void pass_walk(Codegen *cg, const Pass *pass, LLVMValueRef image) {
+    walk_tiles(cg, pass);
+    if (pass->track)
+        guess_note(cg, &pass->rescale->guess, local_get(cg, width_type(cg, pass->rescale), pass->most), image);
+}
+
 static LLVMValueRef pass_wanted(Codegen *cg, void *context) {
     const Pass *pass = context;
-    if (!is_guess(pass))
-        return LLVMConstInt(cg->i1, 1, false);
-    const Rescale *r = pass->rescale;
-    return compare(cg, LLVMIntSLE, shift_for(cg, r, load_maximum(cg, r)), load_shift(cg, r));
+    return is_guess(pass) ? guess_holds(cg, &pass->rescale->guess) : LLVMConstInt(cg->i1, 1, false);
 }
 
-/* The same; a magnitude that asks for a larger shift than the guess is told to all threads at once. */
-static void pass_walk(Codegen *cg, const Pass *pass) {
-    const Rescale *r = pass->rescale;
-    walk_tiles(cg, pass);
-    if (!is_guess(pass))
-        return;
-    LLVMValueRef most = as_unsigned(cg, local_get(cg, width_type(cg, r), pass->most), 64);
-    Branch beyond = if_begin(cg, compare(cg, LLVMIntSGT, shift_for(cg, r, most), load_shift(cg, r)));
-    join_maximum(cg, r, pass->most);
-    if_end(cg, &beyond);
+static LLVMValueRef pass_first(Codegen *cg, void *context) {
+    const Pass *pass = context;
+    return is_guess(pass) ? guess_first_image(cg, &pass->rescale->guess) : const64(cg, 0);
 }
 
-/* Tiles after which a pass looks whether it is still wanted. */
-static int64_t piece_tiles(const Pass *pass) {
-    const Space *space = &pass->rescale->space;
-    int64_t tiles = space_tiles(space), pieces = space_elements(space) / PIECE_ELEMENTS;
-    if (!is_guess(pass) || pieces < 2)
-        return tiles;
-    int64_t piece = (tiles - 1) / (pieces < MOST_PIECES ? pieces : MOST_PIECES) + 1;
-    return space->rank > 1 ? piece : round_up(piece, VECTOR);
+/* The pieces of a pass by a guess: a divisor of the images, so that each is made of whole ones. */
+static int64_t count_pieces(const Rescale *r) {
+    int64_t pieces = space_elements(&r->space) / PIECE_ELEMENTS, images = r->guess.images;
+    pieces = pieces < MOST_PIECES ? pieces : MOST_PIECES;
+    pieces = pieces < space_tiles(&r->space) ? pieces : space_tiles(&r->space);
+    pieces = pieces < 1 ? 1 : pieces;
+    while (images > 1 && images % pieces != 0)
+        pieces--;
+    return pieces;
 }
 
+/* The first tile of a piece, in whole vectors where tiles are elements. */
+static LLVMValueRef piece_start(Codegen *cg, const Rescale *r, LLVMValueRef piece) {
+    int64_t tiles = space_tiles(&r->space), unit = r->space.rank > 1 ? 1 : VECTOR;
+    LLVMValueRef start = mul_by(cg, udiv_by(cg, mul_by(cg, piece, tiles / unit), r->pieces), unit);
+    LLVMValueRef last = compare(cg, LLVMIntEQ, piece, const64(cg, r->pieces));
+    return choose(cg, last, const64(cg, tiles), start);
+}
+
+/* The pieces [cg->begin, cg->end), counted from that of the image to begin with. */
 static void pass_pieces(Codegen *cg, Pass *pass) {
-    int64_t step = piece_tiles(pass);
-    if (step >= space_tiles(&pass->rescale->space)) {
-        pass_walk(cg, pass);
-        return;
-    }
-    LLVMValueRef begin = cg->begin, end = cg->end;
-    Loop piece = loop_begin_step(cg, begin, end, step);
+    const Rescale *r = pass->rescale;
+    LLVMValueRef begin = cg->begin, end = cg->end, first = pass_first(cg, pass);
+    Loop loop = loop_begin(cg, begin, end);
     Branch wanted = if_begin(cg, pass_wanted(cg, pass));
-    cg->begin = piece.index;
-    cg->end = smin(cg, add_const(cg, piece.index, step), end);
-    pass_walk(cg, pass);
+    LLVMValueRef piece = urem_by(cg, add(cg, loop.index, udiv_by(cg, mul_by(cg, first, r->pieces), r->guess.images)), r->pieces);
+    cg->begin = piece_start(cg, r, piece);
+    cg->end = piece_start(cg, r, add_const(cg, piece, 1));
+    pass_walk(cg, pass, udiv_by(cg, mul_by(cg, piece, r->guess.images), r->pieces));
     if_end(cg, &wanted);
-    loop_end(cg, &piece);
+    loop_end(cg, &loop);
     cg->begin = begin;
     cg->end = end;
 }
@@ -309,7 +272,7 @@ static void pass_images(Codegen *cg, void *context, LLVMValueRef first, LLVMValu
     int64_t tiles = space_tiles(&pass->rescale->space) / group_images(&pass->rescale->group);
     cg->begin = mul_by(cg, first, tiles);
     cg->end = mul_by(cg, after, tiles);
-    pass_walk(cg, pass);
+    pass_walk(cg, pass, first);
     cg->begin = begin;
     cg->end = end;
 }
@@ -317,24 +280,24 @@ static void pass_images(Codegen *cg, void *context, LLVMValueRef first, LLVMValu
 static void pass_end(Codegen *cg, void *context) {
     const Pass *pass = context;
     if (pass->track)
-        join_maximum(cg, pass->rescale, pass->most);
+        guess_join(cg, &pass->rescale->guess);
 }
 
 static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     Rescale *r = pass->rescale;
     if (r->conv != NULL) {
-        conv_read(cg, r->conv, &(ImageReader){suffix, pass, pass_begin, pass_wanted, pass_images, pass_end});
+        conv_read(cg, r->conv, &(ImageReader){suffix, pass, pass_begin, pass_first, pass_wanted, pass_images, pass_end});
         return;
     }
     kernel_begin(cg, r->node, suffix);
+    bool pieces = is_guess(pass) && r->pieces > 1;
     pass_begin(cg, pass);
-    pass_pieces(cg, pass);
+    if (pieces)
+        pass_pieces(cg, pass);
+    else
+        pass_walk(cg, pass, const64(cg, 0));
     pass_end(cg, pass);
-    kernel_end(cg, space_tiles(&r->space), rescale_work(r));
-}
-
-static LLVMValueRef asked_shift(Codegen *cg, const Rescale *r) {
-    return shift_for(cg, r, load_maximum(cg, r));
+    kernel_end(cg, pieces ? r->pieces : space_tiles(&r->space), rescale_work(r));
 }
 
 /* Stores the new exponent, or what there is again unless `now` (NULL: always): it moves by s; a zero tensor has the least. */
@@ -343,7 +306,7 @@ static void store_exponent(Codegen *cg, const Rescale *r, LLVMValueRef s, LLVMVa
     if (out->exponent_offset < 0)
         return;
     LLVMValueRef e = exponent_clamp(cg, add(cg, value_exponent(cg, r->node->in[0]), s));
-    e = choose(cg, compare(cg, LLVMIntEQ, load_maximum(cg, r), const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), e);
+    e = choose(cg, compare(cg, LLVMIntEQ, guess_maximum(cg, &r->guess), const64(cg, 0)), const32(cg, INTC_EXPONENT_ZERO), e);
     if (now != NULL)
         e = choose(cg, now, e, load_at(cg, out->exponent_offset, 4, cg->i32, cg->i32, const64(cg, 0), 4));
     store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), e, 4);
@@ -352,22 +315,15 @@ static void store_exponent(Codegen *cg, const Rescale *r, LLVMValueRef s, LLVMVa
 static void emit_two_passes(Codegen *cg, Rescale *r) {
     emit_pass(cg, &(Pass){.rescale = r, .track = true}, "max");
     kernel_begin(cg, r->node, "shift");
-    open_guess(cg, r);
-    store_bytes(cg, asked_shift(cg, r), shift_at(cg, r), 4);
+    guess_open(cg, &r->guess);
+    guess_set_shift(cg, &r->guess, guess_asked(cg, &r->guess));
     kernel_end(cg, 1, 0);
     emit_pass(cg, &(Pass){.rescale = r, .store = true}, "round");
     kernel_begin(cg, r->node, "exponent");
-    open_guess(cg, r);
-    store_exponent(cg, r, load_shift(cg, r), NULL);
-    clear_maximum(cg, r);
+    guess_open(cg, &r->guess);
+    store_exponent(cg, r, guess_shift(cg, &r->guess), NULL);
+    guess_clear(cg, &r->guess);
     kernel_end(cg, 1, 0);
-}
-
-/* The guess for the next pass: this shift again, or what is smaller of it and that of the step before. */
-static void store_guess(Codegen *cg, const Rescale *r, LLVMValueRef s, LLVMValueRef right) {
-    LLVMValueRef last = load_bytes(cg, cg->i32, last_shift_at(cg, r), 4);
-    store_bytes(cg, choose(cg, right, smin(cg, s, last), s), shift_at(cg, r), 4);
-    store_bytes(cg, choose(cg, right, s, last), last_shift_at(cg, r), 4);
 }
 
 /* Rounds by a guess until the maximum agrees with it: mostly once or twice. */
@@ -375,12 +331,12 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     int first = cg->calls.count;
     emit_pass(cg, &(Pass){.rescale = r, .track = true, .store = true}, "round");
     kernel_begin(cg, r->node, "exponent");
-    open_guess(cg, r);
-    LLVMValueRef s = asked_shift(cg, r), right = compare(cg, LLVMIntEQ, s, load_shift(cg, r));
+    guess_open(cg, &r->guess);
+    LLVMValueRef s = guess_asked(cg, &r->guess), right = compare(cg, LLVMIntEQ, s, guess_shift(cg, &r->guess));
     store_exponent(cg, r, s, right);
-    store_guess(cg, r, s, right);
+    guess_next(cg, &r->guess, s, right);
     store_bytes(cg, choose(cg, right, const32(cg, 0), const32(cg, 1)), share_variable(cg, &cg->changed, "changed"), 4);
-    clear_maximum(cg, r);
+    guess_clear(cg, &r->guess);
     kernel_end(cg, 1, 0);
     share_repeat(cg, first);
 }
@@ -420,6 +376,18 @@ static void emit_fixed(Codegen *cg, Rescale *r) {
     }
 }
 
+/* Patience pays where a wrong guess shows early. */
+static void open_guess(Codegen *cg, Rescale *r) {
+    enum { KNOWN_IMAGE = 8, PIECES = 2, WHOLE = 1 };
+    const Value *out = r->node->out[0];
+    bool images = r->width == 32 && out->shape.rank > 1 && out->order[0] == 0 && out->shape.dim[0] == cg->images;
+    r->guess = (Guess){.bits = r->bits, .stochastic = r->stochastic, .narrow = r->width == 32, .place = guess_alloc(cg)};
+    r->guess.images = images ? cg->images : 1;
+    r->pieces = count_pieces(r);
+    bool early = r->conv != NULL || r->pieces > 1;
+    r->guess.patience = early && images ? KNOWN_IMAGE : early ? PIECES : WHOLE;
+}
+
 void emit_rescale(Codegen *cg, const Node *node) {
     Rescale *r = arena_alloc(cg->memory, 1, sizeof *r);
     rescale_open(cg, r, node);
@@ -429,9 +397,7 @@ void emit_rescale(Codegen *cg, const Node *node) {
         emit_fixed(cg, r);
         return;
     }
-    if (cg->guesses == NULL)
-        cg->guesses = LLVMAddGlobal(cg->module, cg->i8, "guesses");
-    r->guess = (int64_t)GUESS_BYTES * cg->guess_count++;
+    open_guess(cg, r);
     bool aside = in_place(r) && value_bytes(node->out[0]) <= MOST_ASIDE;
     if (aside)
         r->to.offset = scratch_alloc(cg, value_bytes(node->out[0]));
