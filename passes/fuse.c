@@ -10,7 +10,7 @@
  * reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
-enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1500 };
+enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1000 };
 
 typedef struct {
     Graph *graph;
