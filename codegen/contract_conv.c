@@ -2,7 +2,7 @@
  * rounded by a rescale while they are near. Both are the same walk: dgrad splits the result by its position modulo the stride into phases,
  * each a convolution of dy with the taps that reach it. Where Winograd serves, it takes the staged image instead of products. Needs planned
  * values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
-#include "codegen/contract.h"
+#include "codegen/contract_winograd.h"
 
 #include <stdlib.h>
 #include <string.h>

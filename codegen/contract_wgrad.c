@@ -4,7 +4,7 @@
  * Where the sums are few, each task stages and multiplies images of its own, one run after another, and has a slice of the sums for itself.
  * Where Winograd serves, images are lifted instead of interleaved, and tiles are K; the sums are the same.
  * Needs planned values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
-#include "codegen/contract.h"
+#include "codegen/contract_winograd.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Convolutions of 3 x 3 weights and stride 1 by Winograd's algorithm (contract_winograd_form.c): tiles of staged pixels and weights are
  * lifted to 16 bits, the places of a tile are matrix products over channels, and their sums are lowered to a tile of results. */
-#include "codegen/contract.h"
+#include "codegen/contract_winograd.h"
 
 enum { TAPS = WINOGRAD_TAPS, REACH = WINOGRAD_REACH, CHANNELS = WINOGRAD_CHANNELS, TILES_WANTED = 24 };
 

@@ -3,7 +3,7 @@
  * result times a constant, 4 or 576. Sums wrap; multiplying by the inverse of the odd part of the constant and shifting by the even part
  * gives the result back, if it fits in the bits that are left. Operands of 8 bits stay within 16 when lifted: pixels within 4 and 100
  * times 128, weights within 9 and 144 times, gradients of results within 4 and 225 times. */
-#include "codegen/contract.h"
+#include "codegen/contract_winograd.h"
 
 /* --- F(2x2, 3x3): points 0, 1, -1 and infinity --- */
 

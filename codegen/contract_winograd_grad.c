@@ -1,6 +1,6 @@
 /* The gradient of 3 x 3 weights by Winograd (contract_winograd_form.c): tiles of x and of dy are lifted, in 16 bits and by pairs of tiles,
  * the places are matrix products whose K runs over tiles, and their sums are lowered to the gradients of nine taps. */
-#include "codegen/contract.h"
+#include "codegen/contract_winograd.h"
 
 enum { TAPS = WINOGRAD_TAPS, REACH = WINOGRAD_REACH, CHANNELS = WINOGRAD_CHANNELS, MOST_ROWS = 64 };
 
