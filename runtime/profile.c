@@ -88,7 +88,8 @@ bool intc_rt_profile_close(int64_t steps, Error *error) {
         printf(table == 0 ? "\n        ms      %%  calls  kind, of a step\n" : "\n        ms      %%  kind                     origin\n");
         print_lines(lines, count, total, steps);
         if (table == 1)
-            printf("\nroundings repeated because their shift had been guessed wrong: %lld of %lld\n", (long long)repeated, (long long)roundings);
+            printf("\nroundings repeated because their shift had been guessed wrong: %lld of %lld\n", (long long)repeated,
+                   (long long)roundings);
     }
     free(lines);
     free(spent);
