@@ -44,6 +44,7 @@ int64_t guess_alloc(Codegen *cg) {
 void guess_open(Codegen *cg, Guess *guess) {
     LLVMBasicBlockRef saved = head_enter(cg);
     guess->at = byte_at(cg, cg->guesses, node_number(cg, guess->place));
+    guess->count = node_number(cg, guess->images);
     head_leave(cg, saved);
     guess->loudest = local_new(cg, cg->i64, const64(cg, 0));
 }
@@ -61,10 +62,8 @@ LLVMValueRef guess_holds(Codegen *cg, const Guess *guess) {
 }
 
 LLVMValueRef guess_first_image(Codegen *cg, const Guess *guess) {
-    if (guess->images < 2)
-        return const64(cg, 0);
     LLVMValueRef image = as_unsigned(cg, load_bytes(cg, cg->i32, loudest_image(cg), 4), 64);
-    return choose(cg, compare(cg, LLVMIntULT, image, const64(cg, guess->images)), image, const64(cg, 0));
+    return choose(cg, compare(cg, LLVMIntULT, image, guess->count), image, const64(cg, 0));
 }
 
 void guess_note(Codegen *cg, const Guess *guess, LLVMValueRef most, LLVMValueRef image) {
@@ -95,15 +94,20 @@ void guess_next(Codegen *cg, const Guess *guess, LLVMValueRef s, LLVMValueRef ri
     LLVMValueRef rises = compare(cg, LLVMIntSGT, s, least);
     above = choose(cg, compare(cg, LLVMIntEQ, count, zero), s, smin(cg, above, s));
     count = choose(cg, rises, add_const(cg, count, 1), zero);
-    LLVMValueRef enough = compare(cg, LLVMIntSGE, count, const32(cg, guess->patience));
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef patience = as_bits(cg, node_number(cg, guess->patience), 32);
+    head_leave(cg, saved);
+    LLVMValueRef enough = compare(cg, LLVMIntSGE, count, patience);
     LLVMValueRef next = choose(cg, rises, choose(cg, enough, above, least), s);
     count = choose(cg, enough, zero, count);
     set_field(cg, guess, LEAST, choose(cg, right, next, least));
     set_field(cg, guess, ABOVE, choose(cg, right, above, field(cg, guess, ABOVE)));
     set_field(cg, guess, COUNT, choose(cg, right, count, field(cg, guess, COUNT)));
     guess_set_shift(cg, guess, choose(cg, right, next, s));
-    if (guess->narrow && guess->images > 1)
-        store_bytes(cg, as_bits(cg, met(cg, guess), 32), loudest_image(cg), 4);
+    if (guess->narrow) {
+        LLVMValueRef images = compare(cg, LLVMIntSGT, guess->count, const64(cg, 1)), place = loudest_image(cg);
+        store_bytes(cg, choose(cg, images, as_bits(cg, met(cg, guess), 32), load_bytes(cg, cg->i32, place, 4)), place, 4);
+    }
 }
 
 void guess_clear(Codegen *cg, const Guess *guess) {

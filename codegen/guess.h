@@ -7,11 +7,13 @@
 typedef struct {
     int bits; /* of the result */
     bool stochastic;
-    bool narrow;          /* magnitudes fit in 32 bits; the image of the largest is then known, */
-    int64_t images;       /* of so many; 1: the result is not made of images */
-    int patience;         /* steps in a row that must ask for more before the guess rises */
-    int64_t place;        /* among the module's guesses */
-    LLVMValueRef at;      /* its address in the kernel being built, */
+    bool narrow;    /* magnitudes fit in 32 bits; the image of the largest is then known, */
+    int64_t images; /* of so many; 1: the result is not made of images */
+    int patience;   /* steps in a row that must ask for more before the guess rises */
+    int64_t place;  /* among the module's guesses */
+    /* In the kernel being built: */
+    LLVMValueRef at;      /* its address, */
+    LLVMValueRef count;   /* the number of images, i64, */
     LLVMValueRef loudest; /* and the largest magnitude that this call has met: a local, i64 */
 } Guess;
 

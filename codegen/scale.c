@@ -241,24 +241,28 @@ static int64_t count_pieces(const Rescale *r) {
     return pieces;
 }
 
-/* The first tile of a piece, in whole vectors where tiles are elements. */
-static LLVMValueRef piece_start(Codegen *cg, const Rescale *r, LLVMValueRef piece) {
-    int64_t tiles = space_tiles(&r->space), unit = r->space.rank > 1 ? 1 : VECTOR;
-    LLVMValueRef start = mul_by(cg, udiv_by(cg, mul_by(cg, piece, tiles / unit), r->pieces), unit);
-    LLVMValueRef last = compare(cg, LLVMIntEQ, piece, const64(cg, r->pieces));
-    return choose(cg, last, const64(cg, tiles), start);
+/* The first tile of piece `piece` of `pieces`, in whole vectors where tiles are elements. */
+static LLVMValueRef piece_start(Codegen *cg, const Rescale *r, LLVMValueRef piece, LLVMValueRef pieces, LLVMValueRef tiles) {
+    int64_t unit = r->space.rank > 1 ? 1 : VECTOR;
+    LLVMValueRef start = mul_by(cg, LLVMBuildUDiv(cg->builder, mul(cg, piece, udiv_by(cg, tiles, unit)), pieces, ""), unit);
+    return choose(cg, compare(cg, LLVMIntEQ, piece, pieces), tiles, start);
 }
 
-/* The pieces [cg->begin, cg->end), counted from that of the image to begin with. */
+/* The pieces [cg->begin, cg->end), counted from that of the image to begin with. Sizes are numbers of the node, so that the kernel serves
+ * all. */
 static void pass_pieces(Codegen *cg, Pass *pass) {
     const Rescale *r = pass->rescale;
-    LLVMValueRef begin = cg->begin, end = cg->end, first = pass_first(cg, pass);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef pieces = node_number(cg, r->pieces), tiles = node_number(cg, space_tiles(&r->space));
+    head_leave(cg, saved);
+    LLVMValueRef begin = cg->begin, end = cg->end, images = r->guess.count;
+    LLVMValueRef first = LLVMBuildUDiv(cg->builder, mul(cg, pass_first(cg, pass), pieces), images, "");
     Loop loop = loop_begin(cg, begin, end);
     Branch wanted = if_begin(cg, pass_wanted(cg, pass));
-    LLVMValueRef piece = urem_by(cg, add(cg, loop.index, udiv_by(cg, mul_by(cg, first, r->pieces), r->guess.images)), r->pieces);
-    cg->begin = piece_start(cg, r, piece);
-    cg->end = piece_start(cg, r, add_const(cg, piece, 1));
-    pass_walk(cg, pass, udiv_by(cg, mul_by(cg, piece, r->guess.images), r->pieces));
+    LLVMValueRef piece = LLVMBuildURem(cg->builder, add(cg, loop.index, first), pieces, "");
+    cg->begin = piece_start(cg, r, piece, pieces, tiles);
+    cg->end = piece_start(cg, r, add_const(cg, piece, 1), pieces, tiles);
+    pass_walk(cg, pass, LLVMBuildUDiv(cg->builder, mul(cg, piece, images), pieces, ""));
     if_end(cg, &wanted);
     loop_end(cg, &loop);
     cg->begin = begin;
