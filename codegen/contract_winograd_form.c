@@ -108,12 +108,9 @@ static void lower_taps_4(Codegen *cg, LLVMValueRef x[WINOGRAD_REACH]) {
 
 /* --- choice --- */
 
-static const WinogradForm *winograd_form(int tile) {
-    static const WinogradForm small = {2, 4, 1, 2, lift_pixels_2, lift_weights_2, lower_results_2, lift_dy_2, lower_taps_2};
-    /* 0x38E38E39 is 1/9 modulo 2^32. */
-    static const WinogradForm large = {4, 6, 0x38E38E39, 6, lift_pixels_4, lift_weights_4, lower_results_4, lift_dy_4, lower_taps_4};
-    return tile == 4 ? &large : &small;
-}
+static const WinogradForm small = {2, 4, 1, 2, lift_pixels_2, lift_weights_2, lower_results_2, lift_dy_2, lower_taps_2};
+/* 0x38E38E39 is 1/9 modulo 2^32. */
+static const WinogradForm large = {4, 6, 0x38E38E39, 6, lift_pixels_4, lift_weights_4, lower_results_4, lift_dy_4, lower_taps_4};
 
 static bool is_plane(WinogradWindow window) {
     const int64_t *k = window.kernel, *s = window.stride, *d = window.dilation;
@@ -145,17 +142,16 @@ static int64_t form_cost(const WinogradForm *form, const int64_t out[2], const W
     enum { LOWERING = 64, MOST_LIFTED = 8 * 1024 * 1024 };
     int64_t part = winograd_part(form, sum), places = form->reach * form->reach;
     /* Lifted weights that no cache holds take longer to read than to multiply. */
-    if (part == 0 || (form->tile > 2 && sum->weights * places * 2 > MOST_LIFTED))
+    if (part == 0 || (form == &large && sum->weights * places * 2 > MOST_LIFTED))
         return INT64_MAX;
     return winograd_tiles(form, out[0]) * winograd_tiles(form, out[1]) * places * (sum->terms + sum->terms / part * LOWERING);
 }
 
 const WinogradForm *winograd_choose(const int64_t out[2], const WinogradSum *sum) {
-    const WinogradForm *small = winograd_form(2), *large = winograd_form(4);
-    int64_t costs[2] = {form_cost(small, out, sum), form_cost(large, out, sum)};
-    if (costs[0] == INT64_MAX && costs[1] == INT64_MAX)
-        return NULL;
-    return costs[1] < costs[0] ? large : small;
+    int64_t cost = form_cost(&small, out, sum);
+    if (form_cost(&large, out, sum) < cost)
+        return &large;
+    return cost < INT64_MAX ? &small : NULL;
 }
 
 void winograd_transform(Codegen *cg, WinogradTransform *one, int from, int to, LLVMValueRef x[WINOGRAD_REACH][WINOGRAD_REACH]) {

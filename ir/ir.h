@@ -221,7 +221,9 @@ Shape shape_of(int rank, const int64_t *dims);
 bool shape_broadcast(Shape a, Shape b, Shape *result);
 const char *shape_text(Arena *arena, Shape shape); /* "32x784" */
 const char *type_name(Type type);
-int type_bytes(Type type);          /* T_REAL: 4, a float32 */
+int type_bytes(Type type); /* T_REAL: 4, a float32 */
+/* Products that an element of a contraction's result is the sum of. */
+int64_t contract_terms(const Node *node);
 Type type_for_bound(int64_t bound); /* smallest of i8 (127, 128 in inference), i16, i32, i64 */
 /* Physical stride in elements of each logical dimension under value->order. */
 void value_strides(const Value *value, int64_t stride[MAX_RANK]);

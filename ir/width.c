@@ -34,8 +34,7 @@ int64_t bound_constant(const Node *node) {
     return product(node->in[0]->bound, mantissa < 0 ? -mantissa : mantissa);
 }
 
-/* Length of a contraction's sum. */
-static int64_t terms(const Node *node) {
+int64_t contract_terms(const Node *node) {
     const Value *a = node->in[0], *b = node->in[1];
     int64_t k = 1;
     switch (node->op) {
@@ -61,7 +60,7 @@ static int64_t terms(const Node *node) {
 }
 
 int64_t bound_contract(const Node *node) {
-    return product(product(node->in[0]->bound, node->in[1]->bound), terms(node));
+    return product(product(node->in[0]->bound, node->in[1]->bound), contract_terms(node));
 }
 
 int64_t bound_product(const Node *node) {

@@ -110,19 +110,12 @@ static void split_masks(Fuse *f) {
     }
 }
 
-/* Products of an element of a convolution or of the gradient to its input. */
-static int64_t products(const Node *node) {
-    const Shape *weight = &node->in[1]->shape;
-    int64_t channels = node->op == OP_conv ? weight->dim[0] : weight->dim[1] * attr_int(node, "group", 1);
-    return shape_elements(*weight) / channels;
-}
-
 /* Whether a node's value can be a convolution that its root rounds image by image: one a root, not into the place of a state, and of few
  * products, since where the shift is not as expected they are repeated. */
 static bool rounds_images(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
     const Value *out = root->out[0];
     return (node->op == OP_conv || node->op == OP_conv_dgrad) && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 &&
-           shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out) && products(node) <= PRODUCTS_MOST;
+           shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out) && contract_terms(node) <= PRODUCTS_MOST;
 }
 
 /* Position of the first reader of a value. */
