@@ -103,6 +103,7 @@ typedef struct {
     Type type;       /* of the result */
     bool accumulate; /* adds to the result */
     bool exclusive;  /* one tile alone stores a row; else tiles may overlap and store the same */
+    bool scatters;   /* results overlap but along the last axis: a tile has rows of that alone, so that it need not wait for itself */
     bool init;       /* accumulators start from a vector of the panel */
 } Product;
 
@@ -130,11 +131,13 @@ void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValu
 /* --- staging and packing --- */
 
 /* The column operand before packing: lane l of group g of column n is the byte at lanes[g * quad + l] + n * column_stride (-1: zero), or,
- * without lanes, at (g * quad + l) * k_stride + n * column_stride, zero from k on. */
+ * without lanes, at (g * quad + l) * k_stride + n * column_stride, zero from k on. Of columns in runs of `run` (0: all are one), n counts
+ * in the run, and one run begins run_stride behind the other. */
 typedef struct {
     int64_t groups, columns, column_stride;
     const int64_t *lanes;
     int64_t k, k_stride;
+    int64_t run, run_stride;
 } Columns;
 
 int64_t panel_bytes(const Dot *dot, int64_t groups);

@@ -13,7 +13,7 @@ enum { NEAR_BYTES = 256 * 1024 };
 typedef struct {
     Columns columns;
     ProductCode code;
-    int64_t a, b, init, c; /* bytes from the staged image, the panels, the starts, the result */
+    int64_t a, w, b, init, c; /* bytes from the staged image, the weights, the panels, the starts, the result */
 } Piece;
 
 /* Where one element of K is: in the staged image and among the weights. */
@@ -38,6 +38,7 @@ struct Conv {
     Piece *pieces;
     int count;
     const WinogradForm *form; /* NULL: direct products */
+    bool scatters;            /* dgrad: pixels of dy are multiplied by all taps of a row of the kernel, and added where these reach */
     Winograd *winograd;       /* from so many bytes behind the start of the staged image */
     int64_t reach;
     int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
@@ -56,6 +57,25 @@ static const WinogradForm *form_of(const Conv *conv) {
                   winograd_serves(&conv->dot, window, conv->terms, conv->columns);
     WinogradSum sum = sum_of(conv);
     return serves ? winograd_choose(conv->out + 1, &sum) : NULL;
+}
+
+/* Along a row of the result the taps of a pixel and their channels are one run, and none lies outside. */
+static bool can_scatter(const Conv *conv) {
+    int64_t last = (conv->size[2] - 1) * conv->stride[2] + conv->kernel[2] - 1;
+    return conv->backward && conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type == T_I32 && conv->form == NULL &&
+           conv->ys[1] == 1 && conv->ys[4] == conv->columns && (conv->dilation[2] == 1 || conv->kernel[2] == 1) && conv->pad[2] == 0 &&
+           last < conv->out[2];
+}
+
+/* Fewer products, if there are few channels or the kernel reaches past much of the edge; but each adds to the result in memory, which takes
+ * the time of about three dots. */
+static bool should_scatter(const Conv *conv) {
+    int64_t places = conv->out[0] * conv->out[1] * conv->out[2], pixels = conv->size[0] * conv->size[1] * conv->size[2];
+    int64_t rows = conv->kernel[0] * conv->kernel[1], groups = (conv->terms + conv->dot.quad - 1) / conv->dot.quad;
+    int64_t dots = places * rows * conv->kernel[2] / (conv->stride[0] * conv->stride[1] * conv->stride[2]) * groups *
+                   panel_count(&conv->dot, conv->columns);
+    int64_t vectors = pixels * rows * panel_count(&conv->dot, conv->kernel[2] * conv->columns);
+    return vectors * (groups + 3) < dots / 10 * 9;
 }
 
 static void describe(const Codegen *cg, Conv *conv) {
@@ -87,6 +107,7 @@ static void describe(const Codegen *cg, Conv *conv) {
         conv->ws[i] *= dot_source(&conv->dot);
     }
     conv->form = form_of(conv);
+    conv->scatters = can_scatter(conv) && should_scatter(conv);
 }
 
 /* --- phases --- */
@@ -142,7 +163,7 @@ static int64_t first_read(const Sweep *phase) {
 static void plan_image(Codegen *cg, Conv *conv) {
     for (int i = 0; i < 3; i++) {
         int64_t least = 0, most = conv->size[i] - 1;
-        for (int64_t q = 0; q < phase_count(conv, i); q++) {
+        for (int64_t q = 0; q < phase_count(conv, i) && !conv->scatters; q++) {
             Sweep phase = phase_of(cg, conv, i, q);
             for (int64_t k = 0; phase.count > 0 && k < phase.taps; k++) {
                 int64_t from = phase.origin + phase.tap[k], to = from + (phase.count - 1) * phase.advance;
@@ -246,12 +267,61 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep phase[3], const int64
     }
     product_groups(&product, offsets, groups);
     int64_t column_stride = conv->backward && !dot_is_lanes(&conv->dot) ? conv->ws[1] : conv->ws[0];
-    piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0};
+    piece->columns = (Columns){groups, conv->columns, column_stride, lanes, 0, 0, 0, 0};
     piece->code = product_new(cg, dot, &product);
     piece->b = conv->b_bytes;
     piece->init = conv->init_bytes;
     conv->b_bytes += panel_count(&conv->dot, conv->columns) * panel_bytes(dot, groups);
     conv->init_bytes += panel_count(&conv->dot, conv->columns) * conv->dot.panel * 4;
+}
+
+/* The pixels of dy that tap k reaches the result from, and where. */
+static Sweep scatter_of(const Conv *conv, int i, int64_t k) {
+    int64_t s = conv->stride[i], to = k * conv->dilation[i] - conv->pad[i];
+    int64_t from = to < 0 ? -floor_div(to, s) : 0, last = floor_div(conv->out[i] - 1 - to, s);
+    last = last < conv->size[i] - 1 ? last : conv->size[i] - 1;
+    return (Sweep){.first = from * s + to, .step = s, .count = last - from + 1, .origin = from, .advance = 1};
+}
+
+static void plan_scatter(Codegen *cg, Conv *conv) {
+    const Dot *dot = &conv->dot;
+    int64_t groups = (conv->terms + dot->quad - 1) / dot->quad, columns = conv->kernel[2] * conv->columns;
+    int64_t bytes = type_bytes(conv->result->type);
+    conv->pieces = arena_alloc(cg->memory, (size_t)(conv->kernel[0] * conv->kernel[1]), sizeof *conv->pieces);
+    for (int64_t tap = 0; tap < conv->kernel[0] * conv->kernel[1]; tap++) {
+        int64_t at[3] = {tap / conv->kernel[1], tap % conv->kernel[1], 0};
+        Sweep sweep[3];
+        Axis row[3];
+        int64_t a = 0, b = 0, c = 0;
+        for (int i = 0; i < 3; i++) {
+            sweep[i] = scatter_of(conv, i, at[i]);
+            row[i] = (Axis){sweep[i].count, conv->step[i], sweep[i].step * conv->ys[2 + i]};
+            a += sweep[i].origin * conv->step[i];
+            b += at[i] * conv->ws[2 + i];
+            c += sweep[i].first * conv->ys[2 + i] * bytes;
+        }
+        if (row[0].count <= 0 || row[1].count <= 0)
+            continue;
+        Product product = {.row = {row[0], row[2], {conv->together, conv->image, conv->ys[0]}, row[1]},
+                           .rows = 4,
+                           .k = {{groups, dot_group(dot), 0}},
+                           .ks = 1,
+                           .groups = groups,
+                           .columns = columns,
+                           .column_stride = 1,
+                           .panel_stride = dot->panel,
+                           .type = conv->result->type,
+                           .accumulate = true,
+                           .exclusive = true,
+                           .scatters = true,
+                           .init = dot->biased};
+        Piece *piece = &conv->pieces[conv->count++];
+        *piece = (Piece){.a = a, .b = conv->b_bytes, .init = conv->init_bytes, .c = c, .w = b};
+        piece->columns = (Columns){groups, columns, conv->ws[1], NULL, conv->terms, conv->ws[0], conv->columns, conv->ws[4]};
+        piece->code = product_new(cg, dot, &product);
+        conv->b_bytes += panel_count(dot, columns) * panel_bytes(dot, groups);
+        conv->init_bytes += panel_count(dot, columns) * dot->panel * 4;
+    }
 }
 
 static void plan_phase(Codegen *cg, Conv *conv, const Sweep phase[3]) {
@@ -326,7 +396,7 @@ static void pack_tiled(Codegen *cg, const Conv *conv) {
 }
 
 static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
-    int64_t panels = panel_count(&conv->dot, conv->columns);
+    int64_t panels = panel_count(&conv->dot, conv->scatters ? conv->kernel[2] * conv->columns : conv->columns);
     kernel_begin(cg, conv->node, "pack");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef group = udiv_by(cg, loop.index, panels), panel = urem_by(cg, loop.index, panels);
@@ -340,7 +410,7 @@ static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
         LLVMValueRef to =
             byte_at(cg, byte_at_const(cg, panels_at, piece->b), mul_by(cg, panel, panel_bytes(&conv->dot, piece->columns.groups)));
         LLVMValueRef start = byte_at(cg, byte_at_const(cg, init_at, piece->init), mul_by(cg, panel, conv->dot.panel * 4));
-        pack_panel(cg, &conv->dot, &piece->columns, source, panel, to, conv->dot.biased ? start : NULL);
+        pack_panel(cg, &conv->dot, &piece->columns, byte_at_const(cg, source, piece->w), panel, to, conv->dot.biased ? start : NULL);
     }
     loop_end(cg, &loop);
     kernel_end(cg, conv->groups * panels, shape_elements(conv->weight->shape) * 2);
@@ -406,6 +476,8 @@ static void open_windows(Codegen *cg, Conv *conv) {
     plan_tasks(conv);
     if (conv->form != NULL)
         plan_winograd(cg, conv);
+    else if (conv->scatters)
+        plan_scatter(cg, conv);
     else
         plan_pieces(cg, conv);
     conv->b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK);
@@ -463,7 +535,9 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
     LLVMValueRef sums = sums_of(cg, conv, reader, start);
     if (conv->form != NULL)
         multiply_tiled(cg, conv, staged, sums);
-    else
+    else if (conv->scatters)
+        LLVMBuildMemSet(cg->builder, sums, LLVMConstInt(cg->i8, 0, false), const64(cg, conv->together * conv->ys[0] * type_bytes(conv->result->type)), 4);
+    if (conv->form == NULL)
         multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
     if (reader != NULL)
         reader->images(cg, reader->context, start, add_const(cg, start, conv->together));

@@ -527,7 +527,8 @@ static void choose_tile(Micro *micro) {
     int width = micro->panels * micro->vectors;
     int64_t most = micro->dot->accumulators / width, best = INT64_MAX;
     int64_t counts[2] = {tile_axis(micro, 0)->count, tile_axis(micro, 1)->count};
-    for (int64_t high = 1; high <= most && high <= counts[0]; high++)
+    int64_t highest = micro->product->scatters ? 1 : counts[0];
+    for (int64_t high = 1; high <= most && high <= highest; high++)
         for (int64_t wide = 1; high * wide <= most && wide <= counts[1]; wide++) {
             int64_t rows = high * wide, dots = rows * width, loads = rows + width;
             int64_t cost = 8 * (dots > loads ? dots : loads) + 2 * loads + 12;

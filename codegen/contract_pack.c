@@ -142,6 +142,14 @@ static void pack_rows(Codegen *cg, const Dot *dot, const Columns *columns, LLVMV
     stage_interleaved(cg, dot, sources, NULL, byte_at_const(cg, packed, full * group), dot->panel, false);
 }
 
+static LLVMValueRef column_offset(Codegen *cg, const Columns *columns, LLVMValueRef column) {
+    column = smin(cg, column, const64(cg, columns->columns - 1));
+    if (columns->run == 0)
+        return mul_by(cg, column, columns->column_stride);
+    return add(cg, mul_by(cg, udiv_by(cg, column, columns->run), columns->run_stride),
+               mul_by(cg, urem_by(cg, column, columns->run), columns->column_stride));
+}
+
 /* One column whose K is regular, from group `done` on: groups of adjacent bytes are moved as a word. */
 static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *columns, int64_t done, LLVMValueRef source, LLVMValueRef to) {
     int64_t full = columns->k / dot->quad, group = panel_bytes(dot, 1), stride = columns->k_stride;
@@ -194,8 +202,7 @@ static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns,
     LLVMValueRef at = byte_at(cg, source, mul_by(cg, loop.index, elements * dot_source(dot))), row[MAX_PANEL];
     LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, panel_bytes(dot, size)));
     for (unsigned i = 0; i < size; i++) {
-        LLVMValueRef column = smin(cg, add_const(cg, mul_by(cg, panel, size), i), const64(cg, columns->columns - 1));
-        LLVMValueRef from = byte_at(cg, at, mul_by(cg, column, columns->column_stride));
+        LLVMValueRef from = byte_at(cg, at, column_offset(cg, columns, add_const(cg, mul_by(cg, panel, size), i)));
         LLVMValueRef x = load_bytes(cg, row_type, from, (unsigned)dot_source(dot));
         row[i] = LLVMBuildBitCast(cg->builder, staged(cg, dot, x, false), words, "");
     }
@@ -240,7 +247,7 @@ void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups
 
 void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
                 LLVMValueRef init) {
-    if (columns->lanes == NULL && columns->column_stride == dot_source(dot)) {
+    if (columns->lanes == NULL && columns->column_stride == dot_source(dot) && columns->run == 0) {
         pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel * dot_source(dot))), packed);
     } else {
         int64_t done = 0;
@@ -248,8 +255,7 @@ void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRe
             done = pack_squares(cg, dot, columns, source, panel, packed);
         Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
         LLVMValueRef column = add(cg, mul_by(cg, panel, dot->panel), loop.index);
-        column = smin(cg, column, const64(cg, columns->columns - 1));
-        LLVMValueRef from = byte_at(cg, source, mul_by(cg, column, columns->column_stride));
+        LLVMValueRef from = byte_at(cg, source, column_offset(cg, columns, column));
         LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, dot_group(dot)));
         if (columns->lanes == NULL)
             pack_column_linear(cg, dot, columns, done, from, to);
