@@ -145,8 +145,8 @@ LLVMValueRef element_inv_sqrt(Codegen *cg, const Node *node, const LLVMValueRef 
 /* --- x-hat --- */
 
 static LLVMValueRef normal_of(Codegen *cg, const Node *node, const LLVMValueRef *in, const Value *x) {
-    int bits = x->bound <= 128 ? 32 : 64;
-    LLVMValueRef d = shift_left(cg, as_bits(cg, in[0], bits), NORM_MEAN_FRACTION), code = as_bits(cg, in[2], bits);
+    int places = (int)attr_int(node, "places", 0), bits = x->bound >> places <= 128 ? 32 : 64;
+    LLVMValueRef d = shift_left(cg, as_bits(cg, in[0], bits), NORM_MEAN_FRACTION - places), code = as_bits(cg, in[2], bits);
     if (attr_int(node, "centered", 1) != 0)
         d = sub(cg, d, as_bits(cg, in[1], bits));
     LLVMValueRef shift = LLVMBuildAnd(cg->builder, code, const_like(code, 31), "");

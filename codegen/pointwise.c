@@ -30,6 +30,24 @@ static LLVMValueRef aligned_operand(Codegen *cg, const Node *node, int i, LLVMVa
     return align_term(cg, x, node->in[i]->bound, value_exponent(cg, node->in[i]), e, may_left, result_bits(node));
 }
 
+/* Before a left shift the mantissa is limited to what saturates. */
+static LLVMValueRef element_refine(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int64_t bound = node->out[0]->bound;
+    bool wide = result_bits(node) == 64 || node->in[0]->type == T_I64 || node->in[0]->bound > (int64_t)1 << 30;
+    int bits = wide ? 64 : 32;
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef s = sub(cg, output_exponent(cg, node), value_exponent(cg, node->in[0])), zero = const32(cg, 0);
+    s = smax(cg, s, const32(cg, -intc_bit_length((uint64_t)bound)));
+    Shift shift = shift_new(cg, s, bits, true);
+    LLVMValueRef most = LLVMConstInt(wide ? cg->i64 : cg->i32, (unsigned long long)bound, false);
+    LLVMValueRef limit = add_const(cg, LLVMBuildLShr(cg->builder, most, shift.left, ""), 1);
+    limit = choose(cg, compare(cg, LLVMIntSLT, s, zero), limit, const_like(most, wide ? INT64_MAX : INT32_MAX));
+    LLVMValueRef low = LLVMBuildNeg(cg->builder, limit, "");
+    head_leave(cg, saved);
+    LLVMValueRef x = shift_apply(cg, &shift, smax(cg, smin(cg, as_bits(cg, in[0], bits), limit), low));
+    return as_bits(cg, smax(cg, smin(cg, x, const_like(x, bound)), const_like(x, -bound)), result_bits(node));
+}
+
 static LLVMValueRef element_bias(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node);
     return add(cg, aligned_operand(cg, node, 0, in[0], e, false), aligned_operand(cg, node, 1, in[1], e, true));

@@ -12,16 +12,16 @@
 
 #include <string.h>
 
-enum { MAX_MASKS = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024, PIECE_ELEMENTS = 16 * 1024, MOST_PIECES = 32, VECTOR = 64 };
+enum { MAX_BESIDE = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024, PIECE_ELEMENTS = 16 * 1024, MOST_PIECES = 32, VECTOR = 64 };
 
 typedef struct {
     const Node *node;
     Space space;
     Group group;
-    int target, logical;         /* streams */
-    const Node *mask[MAX_MASKS]; /* stored by the same kernel, */
-    int mask_stream[MAX_MASKS];  /* to these places */
-    int masks;
+    int target, logical;            /* streams */
+    const Node *beside[MAX_BESIDE]; /* masks, and the same with more places, stored by the same kernel, */
+    int beside_stream[MAX_BESIDE];  /* to these places */
+    int besides;
     bool stochastic;
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
@@ -31,14 +31,14 @@ typedef struct {
     int64_t pieces; /* of a pass by a guess, after each of which it looks whether it is still wanted */
 } Rescale;
 
-static void add_mask(Rescale *r, const Node *mask) {
-    if (r->masks == MAX_MASKS)
-        internal_error("codegen: more than %d masks beside a rescale", MAX_MASKS);
-    const Value *out = mask->out[0];
+static void add_beside(Rescale *r, const Node *node) {
+    if (r->besides == MAX_BESIDE)
+        internal_error("codegen: more than %d values beside a rescale", MAX_BESIDE);
+    const Value *out = node->out[0];
     int64_t stride[MAX_RANK];
     value_strides(out, stride);
-    r->mask_stream[r->masks] = space_stream(&r->space, out->order, stride, 0);
-    r->mask[r->masks++] = mask;
+    r->beside_stream[r->besides] = space_stream(&r->space, out->order, stride, 0);
+    r->beside[r->besides++] = node;
 }
 
 static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
@@ -52,7 +52,7 @@ static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     r->target = space_stream(&r->space, out->order, stride, 0);
     for (int i = 0; i < cg->graph->node_count; i++)
         if (cg->graph->nodes[i]->beside == node)
-            add_mask(r, cg->graph->nodes[i]);
+            add_beside(r, cg->graph->nodes[i]);
     r->logical = r->stochastic ? group_logical(&r->group, out->shape) : -1;
     group_collect(cg, &r->group, view_same(in));
     group_close(&r->group);
@@ -100,6 +100,7 @@ typedef struct {
     /* In the kernel: */
     LLVMValueRef most; /* a local for the largest magnitude */
     Shift shift;
+    Shift finer[MAX_BESIDE]; /* of the nodes beside that are `refine` */
     Stochastic stochastic;
     LLVMValueRef limit, low_limit; /* fixed: of mantissas before the shift */
 } Pass;
@@ -130,6 +131,9 @@ static void open_rounding(Codegen *cg, const Rescale *r, Pass *pass) {
     } else {
         pass->shift = shift_new(cg, s, r->width, false);
     }
+    for (int i = 0; i < r->besides; i++)
+        if (r->beside[i]->op == OP_refine)
+            pass->finer[i] = shift_new(cg, add_const(cg, s, -attr_int(r->beside[i], "places", 0)), r->width, true);
 }
 
 static void pass_begin(Codegen *cg, void *context) {
@@ -160,6 +164,11 @@ static LLVMValueRef rounded(Codegen *cg, const Pass *pass, const Nest *nest, LLV
     return shift_apply(cg, &pass->shift, x);
 }
 
+static LLVMValueRef mask_of(Codegen *cg, const Rescale *r, const Nest *nest, const Node *mask) {
+    LLVMValueRef operand = group_eval(cg, &r->group, nest, view_same(mask->in[0]));
+    return element_emitter(mask->op)(cg, mask, &operand);
+}
+
 static void emit_nest(Codegen *cg, const Pass *pass) {
     Rescale *r = pass->rescale;
     Nest nest;
@@ -167,10 +176,10 @@ static void emit_nest(Codegen *cg, const Pass *pass) {
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
     if (pass->track)
         track_maximum(cg, r, pass->most, x);
-    for (int i = 0; pass->store && i < r->masks; i++) {
-        LLVMValueRef operand = group_eval(cg, &r->group, &nest, view_same(r->mask[i]->in[0]));
-        LLVMValueRef bit = element_emitter(r->mask[i]->op)(cg, r->mask[i], &operand);
-        store_element(cg, r->mask[i]->out[0], nest_index(cg, &nest, r->mask_stream[i]), bit);
+    for (int i = 0; pass->store && i < r->besides; i++) {
+        const Node *beside = r->beside[i];
+        LLVMValueRef y = beside->op == OP_refine ? shift_apply(cg, &pass->finer[i], x) : mask_of(cg, r, &nest, beside);
+        store_element(cg, beside->out[0], nest_index(cg, &nest, r->beside_stream[i]), y);
     }
     if (pass->store)
         store_element(cg, &r->to, nest_index(cg, &nest, r->target), rounded(cg, pass, &nest, x));

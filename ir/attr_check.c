@@ -12,6 +12,7 @@ typedef enum {
     RANGE_COUNT,
     RANGE_POSITIVE,
     RANGE_FRACTION,
+    RANGE_PLACES,
     RANGE_DIGITS,
     RANGE_EXPONENT,
     RANGE_ANY,
@@ -25,7 +26,8 @@ typedef struct {
     const char *name;
     AttrKind kind;
     bool required;
-    Range range; /* integers and lists: BITS 2 to 31, COUNT 0 to 2^31 - 1, POSITIVE from 1, FRACTION 0 to 16, DIGITS 1 to 62, EXPONENT ±1100
+    Range range; /* integers and lists: BITS 2 to 31, COUNT 0 to 2^31 - 1, POSITIVE from 1, FRACTION 0 to 16, PLACES 0 to 8, DIGITS 1 to 62,
+                  * EXPONENT ±1100
                   */
 } Rule;
 
@@ -40,6 +42,7 @@ static const Rule rules[] = {
     {OP_rescale, "round", ATTR_TEXT, true, RANGE_ANY},
     {OP_rescale, "stream", ATTR_INT, false, RANGE_COUNT},
     {OP_mul_const, "value", ATTR_REAL, true, RANGE_ANY},
+    {OP_refine, "places", ATTR_INT, true, RANGE_PLACES},
     {OP_matmul, "ta", ATTR_INT, false, RANGE_FLAG},
     {OP_matmul, "tb", ATTR_INT, false, RANGE_FLAG},
     WINDOW_RULES(OP_conv),
@@ -58,6 +61,7 @@ static const Rule rules[] = {
     {OP_rsqrt, "epsilon", ATTR_REAL, true, RANGE_ANY},
     {OP_inv_sqrt, "epsilon", ATTR_REAL, true, RANGE_ANY},
     {OP_normalize, "centered", ATTR_INT, true, RANGE_FLAG},
+    {OP_normalize, "places", ATTR_INT, false, RANGE_PLACES},
     {OP_norm_slope, "part", ATTR_INT, true, RANGE_COUNT},
     {OP_norm_slope, "count", ATTR_INT, true, RANGE_POSITIVE},
     {OP_norm_slope, "centered", ATTR_INT, true, RANGE_FLAG},
@@ -155,6 +159,8 @@ static bool check_integer(int64_t x, Range range) {
         return x >= 0 && x <= INT32_MAX;
     case RANGE_POSITIVE:
         return x >= 1 && x <= INT32_MAX;
+    case RANGE_PLACES:
+        return x >= 0 && x <= 8;
     case RANGE_FRACTION:
         return x >= 0 && x <= 16;
     case RANGE_DIGITS:

@@ -134,6 +134,7 @@ typedef struct {
     const Tensor *x, *mean, *code;
     Walk stats; /* from the elements of x to the statistics */
     bool centered;
+    int fraction; /* of the mean, below the mantissas of x */
 } Normal;
 
 static Normal normal_open(const Eval *eval, const Node *node, int x) {
@@ -141,12 +142,13 @@ static Normal normal_open(const Eval *eval, const Node *node, int x) {
                     .mean = eval_in(eval, node, x + 1),
                     .code = eval_in(eval, node, x + 2),
                     .stats = walk_broadcast(node->in[x]->shape, node->in[x + 1]->shape),
-                    .centered = attr_int(node, "centered", 1) != 0};
+                    .centered = attr_int(node, "centered", 1) != 0,
+                    .fraction = NORM_MEAN_FRACTION - (int)attr_int(node, "places", 0)};
 }
 
 static int64_t normal_mantissa(const Normal *normal, int64_t i) {
     int64_t at = normal->stats.offset, code = normal->code->mantissa[at];
-    int64_t d = normal->x->mantissa[i] * (1 << NORM_MEAN_FRACTION) - (normal->centered ? normal->mean->mantissa[at] : 0);
+    int64_t d = normal->x->mantissa[i] * (1 << normal->fraction) - (normal->centered ? normal->mean->mantissa[at] : 0);
     return intc_saturate(intc_round_even(d * (code >> 5), (int)(code & 31)), -32767, 32767);
 }
 

@@ -1,5 +1,5 @@
-/* Interpreter: rescale, mul_const and random numbers. Before: |mantissa| <= 2^62. After: docs/operators.md, "Scaling"; rescale sets its
- * exponent. */
+/* Interpreter: rescale, refine, mul_const and random numbers. Before: |mantissa| <= 2^62. After: docs/operators.md, "Scaling"; rescale sets
+ * its exponent. */
 #include "ir/eval.h"
 #include "ir/functions.h"
 #include "ir/tables.h"
@@ -44,6 +44,18 @@ void eval_rescale(const Eval *eval, const Node *node) {
         rescale_fixed(eval, node, n);
     else
         rescale_dynamic(eval, node, n);
+}
+
+void eval_refine(const Eval *eval, const Node *node) {
+    const Tensor *w = eval_in(eval, node, 0), *x = eval_in(eval, node, 1);
+    Tensor *y = eval_out(eval, node, 0);
+    int64_t n = shape_elements(node->out[0]->shape), s = x->exponent - attr_int(node, "places", 0) - w->exponent;
+    for (int64_t i = 0; i < n; i++)
+        if (eval->mode == EVAL_REAL)
+            eval_copy(false, y, i, w, i);
+        else
+            y->mantissa[i] =
+                (w->mantissa[i] < 0 ? -1 : 1) * eval_align_saturated((int64_t)intc_magnitude(w->mantissa[i]), s, node->out[0]->bound);
 }
 
 void eval_mul_const(const Eval *eval, const Node *node) {

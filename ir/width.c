@@ -27,6 +27,12 @@ int64_t bound_rescale(const Node *node) {
     return node->in_count == 2 ? top : top - 1;
 }
 
+/* What rounds to a mantissa is at most half a unit away. */
+int64_t bound_refined(const Node *node) {
+    int64_t places = attr_int(node, "places", 0);
+    return product(node->in[1]->bound, (int64_t)1 << places) + ((int64_t)1 << places >> 1);
+}
+
 int64_t bound_constant(const Node *node) {
     int64_t mantissa;
     int exponent;
@@ -264,7 +270,7 @@ void node_infer_width(Node *node) {
         out->type = node->in[0]->type;
     else if (full)
         out->type = type_for_bound(out->bound + 1);
-    else if (info->exponent == RULE_RESCALE || info->exponent == RULE_LABEL)
+    else if (info->exponent == RULE_RESCALE || info->exponent == RULE_LABEL || node->op == OP_refine)
         out->type = type_for_bound(out->bound);
     else
         out->type = out->bound <= ACCUMULATOR_BOUND ? T_I32 : T_I64;
@@ -286,6 +292,7 @@ int node_exponent_weight(const Node *node, int input) {
     case OP_cross_entropy_grad:
         return input == 2;
     case OP_variance:
+    case OP_refine:
         return input;
     case OP_normalize:
         return input == 3;
@@ -306,6 +313,8 @@ int node_exponent_constant(const Node *node) {
         real_to_fixed(attr_real(node, "value", 1.0), &mantissa, &exponent);
         return exponent;
     }
+    case OP_refine:
+        return -(int)attr_int(node, "places", 0);
     case OP_div:
     case OP_exp:
     case OP_inv_sqrt:

@@ -8,7 +8,7 @@
 #include "passes/passes.h"
 #include "runtime/fixed.h"
 
-enum { NARROW_BITS = 8, MASTER_BITS = 16, SCALAR_BITS = 31, HYPER_BITS = 32, ANY_BITS = 64 };
+enum { NORMALISED_PLACES = 4, NARROW_BITS = 8, MASTER_BITS = 16, SCALAR_BITS = 31, HYPER_BITS = 32, ANY_BITS = 64 };
 /* Bits that an operand of a sum must keep: a gradient is rounded to 8 at the end of a chain, an activation has 7. */
 enum { LEAST_GRADIENT_BITS = 12, LEAST_FORWARD_BITS = 6 };
 /* Accumulators keep one bit for a rounding and one for the sign. */
@@ -478,6 +478,31 @@ static bool infer(Scaler *s, Node *node, Diag *diag) {
     return true;
 }
 
+/* The result of a normalisation is computed from its input with more places than what is stored of it for the backward pass, and what the
+ * statistics are taken from: 8 bits there would move what comes out across the corner of an activation, or the next rounding. */
+static void refine_normalised(Graph *graph) {
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *node = graph->nodes[i], *from = node->op == OP_normalize && node->phase == PHASE_FORWARD ? node->in[0]->def : NULL;
+        if (from == NULL || from->op != OP_rescale || from->phase != PHASE_FORWARD || attr_int(from, "bits", 0) != NARROW_BITS)
+            continue;
+        int at = position(graph, from) + 1;
+        Node *next = graph->nodes[at];
+        if (next->op != OP_refine || next->in[1] != from->out[0]) {
+            Attr places = ATTR_I("places", NORMALISED_PLACES);
+            graph_insert_at(graph, at);
+            next = build(graph, OP_refine, from, INPUTS(from->in[0], from->out[0]), &places, 1)->def;
+            graph_insert_at(graph, -1);
+            next->origin = from->origin;
+            next->forward = from->forward;
+            node_infer_width(next);
+            i++;
+        }
+        node->in[0] = next->out[0];
+        attr_set(node, ATTR_I("places", NORMALISED_PLACES));
+        node_infer_width(node);
+    }
+}
+
 static int64_t first_free_stream(const Graph *graph) {
     int64_t stream = 0;
     for (int i = 0; i < graph->node_count; i++) {
@@ -513,6 +538,8 @@ bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag) {
             if (!nodes[i]->out[k]->integer)
                 scale_value(&s, nodes[i]->out[k], position(graph, nodes[i]));
     }
+    if (graph->update_count > 0)
+        refine_normalised(graph);
     graph->stage = STAGE_SCALED;
     return true;
 }

@@ -6,8 +6,8 @@
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
  * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A mask of
- * what the group of a rescale computes is stored by that kernel (`beside`). Elsewhere a cheap node that a mask reads besides one other
- * reader is copied for the mask: the wide value is then computed twice and stored never. */
+ * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Elsewhere a
+ * cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
 enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1000 };
@@ -68,7 +68,8 @@ static Value *copy_chain(Fuse *f, Value *value, int at, int *room) {
     int before = graph->node_count;
     for (int k = 0; k < node->in_count; k++) {
         Value *x = node->in[k];
-        bool link = *room > 0 && x->id < f->values && x->def != NULL && is_pointwise(x->def) && f->uses[x->id] == 1 && same_space(node, x);
+        bool link = *room > 0 && x->id < f->values && x->def != NULL && is_pointwise(x->def) && x->def->beside == NULL &&
+                    f->uses[x->id] == 1 && same_space(node, x);
         in[k] = link ? copy_chain(f, x, at + graph->node_count - before, room) : x;
     }
     graph_insert_at(graph, at + graph->node_count - before);
@@ -151,10 +152,21 @@ static void hide(Fuse *f, const Node *mask) {
     f->reader[mask->in[0]->id] = other_reader(f->graph, mask->in[0], mask);
 }
 
-static void hide_masks(Fuse *f) {
-    for (int i = 0; i < f->graph->node_count; i++)
-        if (f->graph->nodes[i]->beside != NULL)
-            hide(f, f->graph->nodes[i]);
+/* Nor is what has more places. */
+static void hide_finer(Fuse *f, const Node *node) {
+    f->uses[node->in[0]->id]--;
+    f->reader[node->in[0]->id] = node->beside;
+    f->uses[node->in[1]->id]--;
+}
+
+static void hide_besides(Fuse *f) {
+    for (int i = 0; i < f->graph->node_count; i++) {
+        const Node *node = f->graph->nodes[i];
+        if (node->beside != NULL && node->op == OP_refine)
+            hide_finer(f, node);
+        else if (node->beside != NULL)
+            hide(f, node);
+    }
 }
 
 /* Masks of values that the kernel of a rescale computes anyway. */
@@ -162,7 +174,6 @@ static void attach_masks(Fuse *f) {
     Graph *graph = f->graph;
     for (int i = 0; i < graph->node_count; i++) {
         Node *mask = graph->nodes[i];
-        mask->beside = NULL;
         const Value *x = is_mask(mask) ? mask->in[0] : NULL;
         if (x == NULL || x->def == NULL || !is_pointwise(x->def) || f->uses[x->id] != 2 || !same_space(mask, x))
             continue;
@@ -175,12 +186,26 @@ static void attach_masks(Fuse *f) {
     }
 }
 
+/* What has more places than a rescale gives is rounded by its kernel. */
+static void attach_finer(Fuse *f) {
+    Graph *graph = f->graph;
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *node = graph->nodes[i], *root = node->op == OP_refine ? node->in[1]->def : NULL;
+        node->beside = NULL;
+        if (root == NULL || root->op != OP_rescale || root->in_count != 1 || root->in[0] != node->in[0] || root->phase != node->phase ||
+            is_next(graph, root->out[0]) || !same_space(root, node->out[0]) || first_read(graph, node->out[0]) <= position(graph, root))
+            continue;
+        node->beside = root;
+        hide_finer(f, node);
+    }
+}
+
 /* A group that became too large does not compute the value of its mask: whether there was one. */
 static bool detach_masks(Fuse *f) {
     bool any = false;
     for (int i = 0; i < f->graph->node_count; i++) {
         Node *mask = f->graph->nodes[i];
-        if (mask->beside == NULL || mask->in[0]->def->fused_into == mask->beside)
+        if (mask->beside == NULL || mask->op == OP_refine || mask->in[0]->def->fused_into == mask->beside)
             continue;
         mask->beside = NULL;
         f->uses[mask->in[0]->id] = 2;
@@ -215,13 +240,14 @@ bool pass_fuse(Graph *graph, Diag *diag) {
     (void)diag;
     Fuse f = {.graph = graph};
     count_uses(&f);
+    attach_finer(&f);
     attach_masks(&f);
     do
         group(&f);
     while (detach_masks(&f));
     split_masks(&f);
     count_uses(&f);
-    hide_masks(&f);
+    hide_besides(&f);
     group(&f);
     return true;
 }

@@ -25,6 +25,7 @@ typedef struct {
 static const Case cases[] = {
     {OP_rescale, 0.5, X32 "  %r = rescale %x {bits=8, round=\"nearest\"}\n"},
     {OP_rescale, 1, X32 "  %r = rescale %x {bits=8, round=\"stochastic\", stream=3}\n"},
+    {OP_refine, 0.5, X32 "  %q = rescale %x {bits=8, round=\"nearest\"}\n  %r = refine %x, %q {places=4}\n"},
     {OP_mul_const, 64, X8 "  %r = mul_const %x {value=0x1.999999999999ap-4}\n"},
     {OP_mul_const, 0, X8 "  %r = mul_const %x {value=0.375}\n"},
     {OP_matmul, 0, X8 "  %w : i8[5x6] <=127 e? = input\n  %r = matmul %x, %w {ta=0, tb=1}\n"},
@@ -172,7 +173,7 @@ static void agreement(void **state) {
         Arena *arena = arena_new();
         Graph *graph = graph_from(arena, arena_printf(arena, "graph @t stage=scaled {\n%s}\n", cases[c].text));
         Eval *integer = eval_new(graph, EVAL_INTEGER), *real = eval_new(graph, EVAL_REAL);
-        const Node *node = graph->nodes[0];
+        const Node *node = graph->nodes[graph->node_count - 1];
         assert_int_equal(node->op, cases[c].op);
         bool nonzero = false;
         for (uint64_t seed = 1; seed <= 50; seed++) {

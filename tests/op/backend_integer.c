@@ -66,6 +66,7 @@ static double bound_of(const Eval *integer, const Eval *real, const Node *node, 
     double y = fabs(number(real, node->out[0], k)), exact = DOUBLES * y;
     switch (node->op) {
     case OP_rescale:
+    case OP_refine:
     case OP_div:
     case OP_clip:
     case OP_share:
