@@ -478,11 +478,17 @@ static bool infer(Scaler *s, Node *node, Diag *diag) {
     return true;
 }
 
-/* The result of a normalisation is computed from its input with more places than what is stored of it for the backward pass, and what the
- * statistics are taken from: 8 bits there would move what comes out across the corner of an activation, or the next rounding. */
+/* One mean for all samples. */
+static bool is_batch_norm(const Node *node) {
+    return node->op == OP_normalize && node->in[1]->shape.dim[0] == 1 && node->in[0]->shape.dim[0] > 1;
+}
+
+/* The result of a batch normalisation is computed from its input with more places than what is stored of it for the backward pass and what
+ * the statistics are taken from: its channels are not equally loud, and 8 bits for all would move the quiet ones across the corners of the
+ * activation. */
 static void refine_normalised(Graph *graph) {
     for (int i = 0; i < graph->node_count; i++) {
-        Node *node = graph->nodes[i], *from = node->op == OP_normalize && node->phase == PHASE_FORWARD ? node->in[0]->def : NULL;
+        Node *node = graph->nodes[i], *from = is_batch_norm(node) && node->phase == PHASE_FORWARD ? node->in[0]->def : NULL;
         if (from == NULL || from->op != OP_rescale || from->phase != PHASE_FORWARD || attr_int(from, "bits", 0) != NARROW_BITS)
             continue;
         int at = position(graph, from) + 1;
