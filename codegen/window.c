@@ -1,7 +1,7 @@
 /* Pooling and its gradients over N C D1 ... Dk. Tiles never write to one place: a pooled element gathers its window, a gradient element the
  * windows that cover it; windows that do not overlap write their own gradients. Small windows are unrolled, which leaves a straight inner
- * loop to vectorise. */
-#include "codegen/space.h"
+ * loop to vectorise; where that would be too short, window_lanes.c serves. */
+#include "codegen/window.h"
 
 #include <math.h>
 
@@ -63,10 +63,14 @@ static LLVMValueRef both(Codegen *cg, LLVMValueRef a, LLVMValueRef b) {
     return a == NULL ? b : LLVMBuildAnd(cg->builder, a, b, "");
 }
 
-/* Whether no place of any window in spatial dimension d is padding. */
+/* Whether no place of `windows` windows along a dimension of `extent` is padding; reach: from the first place of one to its last. */
+static bool dimension_inside(int64_t pad, int64_t windows, int64_t stride, int64_t reach, int64_t extent) {
+    return pad == 0 && (windows - 1) * stride + reach < extent;
+}
+
 static bool never_padding(const Window *w, int d) {
-    int64_t last = (w->node->out[0]->shape.dim[d + 2] - 1) * w->strides[d] - w->pads[d] + (w->kernel[d] - 1) * w->dilations[d];
-    return w->pads[d] == 0 && last < w->source->shape.dim[d + 2];
+    return dimension_inside(w->pads[d], w->node->out[0]->shape.dim[d + 2], w->strides[d], (w->kernel[d] - 1) * w->dilations[d],
+                            w->source->shape.dim[d + 2]);
 }
 
 /* The coordinate in the source along spatial dimension d for tap k, and whether there is one. */
@@ -259,7 +263,7 @@ static void scatter_looped(Codegen *cg, const Scatter *s) {
         loop_end(cg, &loops[d]);
 }
 
-static void emit_scatter(Codegen *cg, const Node *node, bool covers) {
+static void emit_scatter(Codegen *cg, const Node *node) {
     const Value *dy = node->in[0], *offset = node->op == OP_maxpool_grad ? node->in[1] : NULL, *dx = node->out[0];
     Scatter *s = arena_alloc(cg->memory, 1, sizeof *s);
     int count;
@@ -282,8 +286,6 @@ static void emit_scatter(Codegen *cg, const Node *node, bool covers) {
         which = space_stream(&space, dx->order, from, 0);
     }
     space_collapse(&space);
-    if (!covers)
-        emit_zeros(cg, node);
     kernel_begin(cg, node, "");
     nest_begin(cg, &s->nest, &space);
     s->dy = load_element(cg, dy, nest_index(cg, &s->nest, source));
@@ -298,14 +300,37 @@ static void emit_scatter(Codegen *cg, const Node *node, bool covers) {
 
 static void emit_gradient(Codegen *cg, const Node *node) {
     bool covers;
-    if (is_disjoint(node, &covers))
-        emit_scatter(cg, node, covers);
-    else
+    if (!is_disjoint(node, &covers)) {
         emit_window(cg, node, true, node->op == OP_maxpool_grad);
+        return;
+    }
+    if (!covers)
+        emit_zeros(cg, node);
+    const Value *const values[] = {node->in[0], node->out[0], node->op == OP_maxpool_grad ? node->in[1] : node->in[0]};
+    if (lanes_serve(node, values, 3))
+        lanes_scatter(cg, node);
+    else
+        emit_scatter(cg, node);
+}
+
+/* Whether no window of a forward pool has padding. */
+static bool is_inside(const Node *node) {
+    int rank, count;
+    const int64_t *kernel = attr_ints(node, "kernel", &rank), *strides = attr_ints(node, "strides", &count);
+    const int64_t *pads = attr_ints(node, "pads", &count), *dilations = attr_ints(node, "dilations", &count);
+    bool inside = true;
+    for (int d = 0; d < rank; d++)
+        inside = inside && dimension_inside(pads[d], node->out[0]->shape.dim[d + 2], strides[d], (kernel[d] - 1) * dilations[d],
+                                            node->in[0]->shape.dim[d + 2]);
+    return inside;
 }
 
 void emit_maxpool(Codegen *cg, const Node *node) {
-    emit_window(cg, node, false, true);
+    const Value *const values[] = {node->in[0], node->out[0], node->out[1]};
+    if (is_inside(node) && lanes_serve(node, values, 3))
+        lanes_maxpool(cg, node);
+    else
+        emit_window(cg, node, false, true);
 }
 
 void emit_maxpool_grad(Codegen *cg, const Node *node) {
