@@ -4,16 +4,17 @@
  * added in their order. */
 #include "codegen/space.h"
 
-enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64 };
+enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64 };
 
 typedef struct {
     const Node *node;
     Space space;
     Group group;
-    int target;     /* stream into the result: stride 0 where reduced */
-    int64_t pieces; /* tiles of one result */
-    int64_t parts;  /* scratch: [piece][result], doubles; floats with several pieces */
-    bool narrow;    /* the sum of a tile fits in 32 bits */
+    int target;       /* stream into the result: stride 0 where reduced */
+    int64_t pieces;   /* tiles of one result */
+    int64_t parts;    /* scratch: [piece][result], doubles; floats with several pieces */
+    bool narrow;      /* the sum of a tile fits in 32 bits */
+    int64_t together; /* rows of the kept dimension inside that have sums of their own */
     View view;
 } Reduce;
 
@@ -56,7 +57,7 @@ static LLVMTypeRef sum_type(const Codegen *cg, const Reduce *r) {
 
 /* Cuts sums of 64 bits, over dimensions [first, last), so that those of a tile cannot leave 32 bits, unless that leaves few terms. */
 static void narrow(Reduce *r, int first, int last) {
-    int64_t inner = 1, most = INT32_MAX / (r->node->in[0]->bound + 1), outer = r->space.extent[first];
+    int64_t inner = r->together, most = INT32_MAX / (r->node->in[0]->bound + 1), outer = r->space.extent[first];
     for (int k = first + 1; k < last; k++)
         inner *= r->space.extent[k];
     int64_t rows = most / inner, pieces = rows == 0 ? 0 : (outer + rows - 1) / rows;
@@ -135,6 +136,42 @@ static void reorder(Space *space, int target, bool inside, int *kept) {
         }
 }
 
+/* How many rows of the kept dimension inside one loop takes, each into sums of its own, where rows alone are short: a divisor of their
+ * number; 1 where streams are not linear over them. */
+static int64_t rows_together(const Reduce *r, int kept) {
+    const Space *space = &r->space;
+    int last = space->rank - 1;
+    int64_t width = space->extent[last], rows = last - 1 >= kept ? space->extent[last - 1] / r->pieces : 1, best = 1;
+    for (int i = 0; i < space->streams; i++)
+        if (i != r->target && space->stride[i][last - 1] != space->stride[i][last] * width)
+            return 1;
+    for (int64_t f = 2; f <= rows && best * width < LONG_ROWS; f++)
+        if (space->extent[last - 1] % f == 0 && f * width <= 2 * LONG_ROWS)
+            best = f;
+    return best;
+}
+
+static void join_rows(Reduce *r, int64_t together) {
+    Space *space = &r->space;
+    int last = space->rank - 1;
+    space->extent[last] *= together;
+    space->extent[last - 1] /= together;
+    for (int i = 0; i < space->streams; i++)
+        space->stride[i][last - 1] *= together;
+}
+
+/* Adds the sums of all rows to those of the first. */
+static void fold_rows(Codegen *cg, LLVMTypeRef type, LLVMValueRef sums, int64_t width, int64_t together) {
+    Loop row = loop_begin(cg, const64(cg, 1), const64(cg, together));
+    Loop column = loop_begin(cg, const64(cg, 0), const64(cg, width));
+    LLVMValueRef from = add(cg, mul_by(cg, row.index, width), column.index);
+    LLVMValueRef to = LLVMBuildInBoundsGEP2(cg->builder, type, sums, &column.index, 1, "");
+    LLVMValueRef x = local_get(cg, type, LLVMBuildInBoundsGEP2(cg->builder, type, sums, &from, 1, ""));
+    local_set(cg, to, add(cg, local_get(cg, type, to), x));
+    loop_end(cg, &column);
+    loop_end(cg, &row);
+}
+
 /* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */
 static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRef tile) {
     const Space *space = &r->space;
@@ -174,6 +211,10 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     local_set(cg, place, add_term(cg, local_get(cg, type, place), x));
     while (walk.count > 0)
         walk_out(cg, &walk);
+    if (r->together > 1) {
+        fold_rows(cg, type, sums, width / r->together, r->together);
+        end = const64(cg, width / r->together);
+    }
     Loop store = loop_begin(cg, zero, end);
     LLVMValueRef at = inside ? add(cg, result, mul_by(cg, store.index, space->stride[r->target][last])) : result;
     LLVMValueRef sum = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &store.index, 1, "") : sums;
@@ -201,6 +242,9 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     }
     if (reduces && results < PIECES && elements > 1 << 14)
         r->pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
+    r->together = reduces && inside && !real ? rows_together(r, kept) : 1;
+    if (r->together > 1)
+        join_rows(r, r->together);
     if (reduces)
         narrow(r, kept, last);
     if (r->pieces > 1 && real)
