@@ -15,9 +15,11 @@ typedef struct {
     const int64_t *kernel, *strides, *pads, *dilations;
     Space space; /* of output 0 */
     int target, base, coordinate[MAX_SPATIAL];
-    int offset; /* stream of the window offset: forward its place, backward its N and C part; -1 if there is none */
+    int offset; /* stream of the window offset: forward its place, backward its N and C part */
     int64_t source_stride[MAX_RANK], offset_stride[MAX_RANK];
-    bool has_offset;
+    bool has_offset, phased;
+    int64_t phase[MAX_SPATIAL],
+        steps[MAX_SPATIAL]; /* of results, 0 where not phased: their position modulo the stride; how many there are */
     Nest nest;
 } Window;
 
@@ -27,34 +29,54 @@ typedef struct {
     LLVMValueRef index, offset_index, position;
 } Place;
 
-/* Strides of N and C alone, the spatial part is computed place by place. */
-static int base_stream(Window *w, const uint8_t *order, const int64_t *stride) {
-    int64_t outer[MAX_RANK] = {stride[0], stride[1]};
-    return space_stream(&w->space, order, outer, 0);
-}
-
-static void window_open(Window *w, const Node *node, bool backward, bool has_offset) {
-    const Value *out = node->out[0];
+static void window_describe(Window *w, const Node *node, bool backward, bool has_offset) {
     int count;
-    *w = (Window){.node = node, .source = node->in[0], .backward = backward, .has_offset = has_offset, .offset = -1};
+    *w = (Window){.node = node, .source = node->in[0], .backward = backward, .has_offset = has_offset};
     w->kernel = attr_ints(node, "kernel", &w->rank);
     w->strides = attr_ints(node, "strides", &count);
     w->pads = attr_ints(node, "pads", &count);
     w->dilations = attr_ints(node, "dilations", &count);
-    w->space = space_new(out->shape, out->order);
+    value_strides(w->source, w->source_stride);
+    if (has_offset)
+        value_strides(backward ? node->in[1] : node->out[1], w->offset_stride);
+}
+
+/* Strides of N and C alone, the spatial part is computed place by place. */
+static int base_stream(Window *w, const int64_t *stride) {
+    int64_t outer[MAX_RANK] = {stride[0], stride[1]};
+    return space_stream(&w->space, w->node->out[0]->order, outer, 0);
+}
+
+/* The stream of a result. */
+static int result_stream(Window *w, const int64_t *stride) {
+    int64_t along[MAX_RANK] = {stride[0], stride[1]}, base = 0;
+    for (int d = 0; d < w->rank; d++) {
+        along[d + 2] = stride[d + 2] * (w->phased ? w->strides[d] : 1);
+        base += stride[d + 2] * w->phase[d];
+    }
+    return space_stream(&w->space, w->node->out[0]->order, along, base);
+}
+
+/* The space of the results of a phase, or of all. */
+static void window_open(Window *w) {
+    const Value *out = w->node->out[0];
+    Shape shape = out->shape;
+    for (int d = 0; d < w->rank; d++) {
+        if (w->phased)
+            shape.dim[d + 2] = (shape.dim[d + 2] - w->phase[d] + w->strides[d] - 1) / w->strides[d];
+        w->steps[d] = shape.dim[d + 2];
+    }
+    w->space = space_new(shape, out->order);
     int64_t stride[MAX_RANK];
     value_strides(out, stride);
-    w->target = space_stream(&w->space, out->order, stride, 0);
-    value_strides(w->source, w->source_stride);
-    w->base = base_stream(w, out->order, w->source_stride);
-    if (has_offset) {
-        value_strides(backward ? node->in[1] : node->out[1], w->offset_stride);
-        w->offset = backward ? base_stream(w, out->order, w->offset_stride) : space_stream(&w->space, out->order, w->offset_stride, 0);
-    }
+    w->target = result_stream(w, stride);
+    w->base = base_stream(w, w->source_stride);
+    if (w->has_offset)
+        w->offset = w->backward ? base_stream(w, w->offset_stride) : result_stream(w, w->offset_stride);
     for (int d = 0; d < w->rank; d++) {
         int64_t along[MAX_RANK] = {0};
-        along[d + 2] = backward ? 1 : w->strides[d];
-        w->coordinate[d] = space_stream(&w->space, out->order, along, backward ? w->pads[d] : -w->pads[d]);
+        along[d + 2] = w->backward ? 1 : w->strides[d];
+        w->coordinate[d] = space_stream(&w->space, out->order, along, w->phased ? 0 : w->backward ? w->pads[d] : -w->pads[d]);
     }
     space_collapse(&w->space);
 }
@@ -73,8 +95,10 @@ static bool never_padding(const Window *w, int d) {
                             w->source->shape.dim[d + 2]);
 }
 
+/* --- places --- */
+
 /* The coordinate in the source along spatial dimension d for tap k, and whether there is one. */
-static LLVMValueRef source_coordinate(Codegen *cg, const Window *w, int d, LLVMValueRef k, LLVMValueRef *valid) {
+static LLVMValueRef looped_coordinate(Codegen *cg, const Window *w, int d, LLVMValueRef k, LLVMValueRef *valid) {
     LLVMValueRef origin = nest_index(cg, &w->nest, w->coordinate[d]), reach = mul_by(cg, k, w->dilations[d]);
     LLVMValueRef extent = const64(cg, w->source->shape.dim[d + 2]);
     if (!w->backward) {
@@ -93,15 +117,33 @@ static LLVMValueRef source_coordinate(Codegen *cg, const Window *w, int d, LLVMV
     return at;
 }
 
-static Place window_place(Codegen *cg, const Window *w, LLVMValueRef *taps) {
-    LLVMValueRef zero = const64(cg, 0), within = zero, offset_within = zero, valid = NULL, position = zero;
+/* Whether tap k of dimension d reaches the elements of a phase: i = phase + stride * q is covered by window q + *shift. */
+static bool reaches(const Window *w, int d, int64_t k, int64_t *shift) {
+    int64_t t = w->phase[d] + w->pads[d] - k * w->dilations[d];
+    *shift = t / w->strides[d];
+    return t % w->strides[d] == 0;
+}
+
+/* The same for a known tap, which reaches all results of the space or none (NULL). */
+static LLVMValueRef known_coordinate(Codegen *cg, const Window *w, int d, int64_t k, LLVMValueRef *valid) {
+    int64_t shift = k * w->dilations[d], extent = w->source->shape.dim[d + 2], last;
+    if (w->backward && !reaches(w, d, k, &shift))
+        return NULL;
+    last = w->backward ? shift + w->steps[d] - 1 : 0;
+    LLVMValueRef at = add_const(cg, nest_index(cg, &w->nest, w->coordinate[d]), shift);
+    if (w->backward ? shift < 0 || last >= extent : !never_padding(w, d))
+        *valid = both(cg, *valid, compare(cg, LLVMIntULT, at, const64(cg, extent)));
+    return at;
+}
+
+/* at: coordinates in the source. */
+static Place window_place(Codegen *cg, const Window *w, const LLVMValueRef *at, LLVMValueRef position, LLVMValueRef valid) {
+    LLVMValueRef zero = const64(cg, 0), within = zero, offset_within = zero;
     bool offsets = w->backward && w->has_offset;
     for (int d = 0; d < w->rank; d++) {
-        LLVMValueRef at = source_coordinate(cg, w, d, taps[d], &valid);
-        within = add(cg, within, mul_by(cg, at, w->source_stride[d + 2]));
+        within = add(cg, within, mul_by(cg, at[d], w->source_stride[d + 2]));
         if (offsets)
-            offset_within = add(cg, offset_within, mul_by(cg, at, w->offset_stride[d + 2]));
-        position = add(cg, mul_by(cg, position, w->kernel[d]), taps[d]);
+            offset_within = add(cg, offset_within, mul_by(cg, at[d], w->offset_stride[d + 2]));
     }
     /* Chosen before the base is added: where the channels are innermost, loads stay adjacent. */
     if (valid != NULL) {
@@ -127,57 +169,68 @@ static LLVMValueRef least_of(LLVMTypeRef type) {
 }
 
 /* Takes one place into account. */
-static void window_step(Codegen *cg, const Window *w, const State *state, LLVMValueRef *taps) {
-    Place place = window_place(cg, w, taps);
-    LLVMValueRef x = load_as(cg, w->source, place.index, state->type == cg->i64 ? 64 : 32);
+static void window_step(Codegen *cg, const Window *w, const State *state, const Place *place) {
+    LLVMValueRef x = load_as(cg, w->source, place->index, state->type == cg->i64 ? 64 : 32);
     LLVMValueRef best = local_get(cg, state->type, state->best);
     if (w->node->op == OP_maxpool) {
-        LLVMValueRef take = both(cg, place.valid, compare(cg, LLVMIntSGT, x, best));
+        LLVMValueRef take = both(cg, place->valid, compare(cg, LLVMIntSGT, x, best));
         local_set(cg, state->best, choose(cg, take, x, best));
         LLVMValueRef before = local_get(cg, cg->i32, state->position);
-        local_set(cg, state->position, choose(cg, take, as_bits(cg, place.position, 32), before));
+        local_set(cg, state->position, choose(cg, take, as_bits(cg, place->position, 32), before));
         return;
     }
-    LLVMValueRef take = place.valid;
+    LLVMValueRef take = place->valid;
     if (w->node->op == OP_maxpool_grad) {
-        LLVMValueRef offset = load_as(cg, w->node->in[1], place.offset_index, 32);
-        take = both(cg, take, compare(cg, LLVMIntEQ, offset, as_bits(cg, place.position, 32)));
+        LLVMValueRef offset = load_as(cg, w->node->in[1], place->offset_index, 32);
+        take = both(cg, take, compare(cg, LLVMIntEQ, offset, as_bits(cg, place->position, 32)));
     }
     LLVMValueRef term = take == NULL ? x : choose(cg, take, x, const_like(x, 0));
     local_set(cg, state->best, add(cg, best, term));
 }
 
 static void window_unrolled(Codegen *cg, const Window *w, const State *state, int64_t places) {
-    for (int64_t place = 0; place < places; place++) {
-        LLVMValueRef taps[MAX_SPATIAL];
-        int64_t rest = place;
+    for (int64_t i = 0; i < places; i++) {
+        LLVMValueRef at[MAX_SPATIAL], valid = NULL;
+        int64_t rest = i;
+        bool any = true;
         for (int d = w->rank - 1; d >= 0; d--) {
-            taps[d] = const64(cg, rest % w->kernel[d]);
+            at[d] = known_coordinate(cg, w, d, rest % w->kernel[d], &valid);
+            any = any && at[d] != NULL;
             rest /= w->kernel[d];
         }
-        window_step(cg, w, state, taps);
+        if (!any)
+            continue;
+        Place place = window_place(cg, w, at, const64(cg, i), valid);
+        window_step(cg, w, state, &place);
     }
 }
 
 static void window_looped(Codegen *cg, const Window *w, const State *state) {
     Loop loops[MAX_SPATIAL];
-    LLVMValueRef taps[MAX_SPATIAL];
+    LLVMValueRef at[MAX_SPATIAL], valid = NULL, position = const64(cg, 0);
     for (int d = 0; d < w->rank; d++) {
         loops[d] = loop_begin(cg, const64(cg, 0), const64(cg, w->kernel[d]));
-        taps[d] = loops[d].index;
+        at[d] = looped_coordinate(cg, w, d, loops[d].index, &valid);
+        position = add(cg, mul_by(cg, position, w->kernel[d]), loops[d].index);
     }
-    window_step(cg, w, state, taps);
+    Place place = window_place(cg, w, at, position, valid);
+    window_step(cg, w, state, &place);
     for (int d = w->rank - 1; d >= 0; d--)
         loop_end(cg, &loops[d]);
 }
 
-static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_offset) {
-    Window *w = arena_alloc(cg->memory, 1, sizeof *w);
-    window_open(w, node, backward, has_offset);
-    const Value *out = node->out[0];
+static int64_t place_count(const Window *w) {
     int64_t places = 1;
     for (int d = 0; d < w->rank; d++)
         places *= w->kernel[d];
+    return places;
+}
+
+/* The kernel of the results that `w` walks. */
+static void emit_walk(Codegen *cg, Window *w) {
+    const Node *node = w->node;
+    const Value *out = node->out[0];
+    int64_t places = place_count(w);
     bool maximum = node->op == OP_maxpool;
     kernel_begin(cg, node, "");
     State state = {.type = out->type == T_I64 || out->type == T_REAL ? element_type(cg, out->type) : cg->i32};
@@ -197,6 +250,25 @@ static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_o
         store_element(cg, node->out[1], nest_index(cg, &w->nest, w->offset), local_get(cg, cg->i32, state.position));
     nest_end(cg, &w->nest);
     kernel_end(cg, space_tiles(&w->space), space_elements(&w->space) * places * 2);
+}
+
+/* A gradient of a small window is cut into phases, its elements by their position modulo the stride: each tap reaches all of a phase or
+ * none. */
+static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_offset) {
+    Window *w = arena_alloc(cg->memory, 1, sizeof *w);
+    int64_t phases = 1;
+    window_describe(w, node, backward, has_offset);
+    w->phased = backward && place_count(w) <= UNROLL;
+    for (int d = 0; d < w->rank; d++)
+        phases *= w->phased ? w->strides[d] : 1;
+    for (int64_t phase = 0; phase < phases; phase++) {
+        int64_t rest = phase;
+        for (int d = w->rank - 1; d >= 0 && w->phased; rest /= w->strides[d--])
+            w->phase[d] = rest % w->strides[d];
+        window_open(w);
+        if (space_elements(&w->space) > 0)
+            emit_walk(cg, w);
+    }
 }
 
 /* --- gradients of windows that do not overlap --- */
