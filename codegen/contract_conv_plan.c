@@ -340,7 +340,7 @@ static void plan_winograd(Codegen *cg, Conv *conv) {
     WinogradShape shape = {.form = conv->form,
                            .terms = conv->terms,
                            .columns = conv->columns,
-                           .part = winograd_part(conv->form, &sum) / WINOGRAD_TAPS / WINOGRAD_TAPS,
+                           .part = winograd_part(conv->form, conv->out + 1, &sum) / WINOGRAD_TAPS / WINOGRAD_TAPS,
                            .images = conv->together,
                            .image = {conv->image, conv->ys[0]},
                            .out = {conv->out[1], conv->out[2]},

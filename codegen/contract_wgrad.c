@@ -409,13 +409,18 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
 
 /* --- by Winograd --- */
 
-/* The form that can be had, for the sums of one image at least: both operands have their channels innermost. NULL: none. */
+/* The sum over the pixels of an image. */
+static WinogradSum sum_of(const Wgrad *wgrad) {
+    return (WinogradSum){wgrad->pixels, 0, wgrad->x->bound * wgrad->dy->bound, 0};
+}
+
+/* The form that can be had: both operands have their channels innermost. NULL: none. */
 static const WinogradForm *form_of(const Wgrad *wgrad) {
     WinogradWindow window = {wgrad->kernel, wgrad->stride, wgrad->dilation};
     bool serves = wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_serves(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
                   wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) &&
                   contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]);
-    WinogradSum sum = {wgrad->pixels, wgrad->pixels, wgrad->x->bound * wgrad->dy->bound, 0};
+    WinogradSum sum = sum_of(wgrad);
     return serves ? winograd_choose(wgrad->out + 1, &sum) : NULL;
 }
 
@@ -443,10 +448,12 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
     wgrad->slices = (WANTED_TASKS + blocks - 1) / blocks;
     wgrad->slices = wgrad->slices > images ? images : wgrad->slices;
     wgrad->slice = images / wgrad->slices;
-    wgrad->slice = wgrad->slice > most ? most : wgrad->slice;
+    wgrad->slice = wgrad->slice > most ? most > 1 ? most : 1 : wgrad->slice;
     wgrad->chunks = (wgrad->batch - 1) / (wgrad->slice * wgrad->slices) + 1;
     wgrad->slice = (wgrad->batch - 1) / (wgrad->chunks * wgrad->slices) + 1;
+    WinogradSum sum = sum_of(wgrad);
     shape.images = wgrad->slice;
+    shape.parts = (wgrad->pixels - 1) / winograd_part(form, shape.out, &sum) + 1;
     wgrad->chunk = wgrad->slice * wgrad->slices;
     wgrad->winograd = winograd_grad_new(cg, &shape);
     wgrad->slice_step[0] = round_up(winograd_grad_x_bytes(wgrad->winograd), INTC_ARENA_ALIGN);

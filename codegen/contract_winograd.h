@@ -26,8 +26,9 @@ typedef struct {
 
 /* Whether it can be had for one group of channels where direct products would use `dot`. */
 bool winograd_serves(const Dot *dot, WinogradWindow window, int64_t terms, int64_t columns);
-/* The sum that is a result: `terms` products of at most `product`, which may be cut into equal parts of multiples of `unit`; weights: pairs
- * of channels whose nine weights are lifted. */
+/* The sum that is a result: `terms` products of at most `product`, which may be cut into equal parts of multiples of `unit`, or, without,
+ * of a few equal runs of pairs of tiles of an image (of whose pixels a gradient of weights is the sum); weights: pairs of channels whose
+ * nine weights are lifted. */
 typedef struct {
     int64_t terms, unit, product, weights;
 } WinogradSum;
@@ -36,7 +37,7 @@ typedef struct {
 const WinogradForm *winograd_choose(const int64_t out[2], const WinogradSum *sum);
 /* Products that a result may be the sum of, and the largest part that is allowed; 0: none. */
 int64_t winograd_most_terms(const WinogradForm *form, int64_t product);
-int64_t winograd_part(const WinogradForm *form, const WinogradSum *sum);
+int64_t winograd_part(const WinogradForm *form, const int64_t out[2], const WinogradSum *sum);
 /* Tiles along a side. */
 int64_t winograd_tiles(const WinogradForm *form, int64_t out);
 /* Applies a transform to both dimensions: the first `from` become `to` in each. */
@@ -84,6 +85,7 @@ typedef struct {
     int64_t out[2];            /* of dy */
     int64_t x_row, dy_row;     /* bytes of a row, whose pixels are adjacent */
     int64_t images;            /* whose tiles are one K: a slice */
+    int64_t parts;             /* of that K, whose sums are lowered one after another */
     Type type;                 /* of the sums */
 } WinogradGradShape;
 

@@ -130,8 +130,20 @@ int64_t winograd_most_terms(const WinogradForm *form, int64_t product) {
     return ((INT64_C(1) << (31 - form->shift)) - 1) / (product > 0 ? product : 1);
 }
 
-int64_t winograd_part(const WinogradForm *form, const WinogradSum *sum) {
-    int64_t most = winograd_most_terms(form, sum->product), part = most < sum->terms ? most / sum->unit * sum->unit : sum->terms;
+static int64_t pairs_part(const WinogradForm *form, const int64_t out[2], int64_t most) {
+    enum { MOST_PARTS = 4 };
+    int64_t pairs = (winograd_tiles(form, out[0]) * winograd_tiles(form, out[1]) + 1) / 2, pixels = 2 * form->tile * form->tile;
+    for (int64_t parts = 2; parts <= MOST_PARTS; parts++)
+        if (pairs % parts == 0 && pairs / parts * pixels <= most)
+            return pairs / parts * pixels;
+    return 0;
+}
+
+int64_t winograd_part(const WinogradForm *form, const int64_t out[2], const WinogradSum *sum) {
+    int64_t most = winograd_most_terms(form, sum->product);
+    if (sum->unit == 0)
+        return sum->terms <= most ? sum->terms : pairs_part(form, out, most);
+    int64_t part = most < sum->terms ? most / sum->unit * sum->unit : sum->terms;
     while (part > 0 && sum->terms % part != 0)
         part -= sum->unit;
     return part;
@@ -140,7 +152,7 @@ int64_t winograd_part(const WinogradForm *form, const WinogradSum *sum) {
 /* About the time for an image: multiplications, and what it takes to lower the sums of a part. */
 static int64_t form_cost(const WinogradForm *form, const int64_t out[2], const WinogradSum *sum) {
     enum { LOWERING = 64, MOST_LIFTED = 8 * 1024 * 1024 };
-    int64_t part = winograd_part(form, sum), places = form->reach * form->reach;
+    int64_t part = winograd_part(form, out, sum), places = form->reach * form->reach;
     /* Lifted weights that no cache holds take longer to read than to multiply. */
     if (part == 0 || (form == &large && sum->weights * places * 2 > MOST_LIFTED))
         return INT64_MAX;

@@ -10,7 +10,7 @@ struct WinogradGrad {
     ProductCode code;
     int64_t across, tiles, pairs;                     /* of an image: tiles in a row, all, pairs of them */
     int64_t rows;                                     /* channels of x of one product */
-    int64_t all;                                      /* pairs of a slice */
+    int64_t all, part;                                /* pairs of a slice, and of those whose sums are lowered at once */
     int64_t x_place, dy_place;                        /* bytes from one place to the next, of lifted values */
     int64_t sums;                                     /* the same of sums */
     int64_t x_step[2], dy_step[2], x_image, dy_image; /* of padded images: bytes of a row, a pixel, all */
@@ -36,10 +36,11 @@ WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape) {
     grad->tiles = grad->across * winograd_tiles(form, shape->out[0]);
     grad->pairs = (grad->tiles + 1) / 2;
     grad->all = grad->pairs * shape->images;
+    grad->part = grad->all / shape->parts;
     int64_t group = dot_group(&grad->dot);
     Product product = {.row = {{grad->rows, group, CHANNELS}},
                        .rows = 1,
-                       .k = {{grad->all, grad->rows * group, 0}},
+                       .k = {{grad->part, grad->rows * group, 0}},
                        .ks = 1,
                        .groups = grad->all,
                        .columns = shape->columns,
@@ -207,8 +208,9 @@ static void lower(Codegen *cg, const WinogradGrad *grad, LLVMValueRef from, LLVM
     }
 }
 
-void winograd_grad_multiply(Codegen *cg, const WinogradGrad *grad, LLVMValueRef block, LLVMValueRef x, LLVMValueRef dy, LLVMValueRef room,
-                            LLVMValueRef sums) {
+/* Adds what the pairs of one part give. */
+static void multiply_part(Codegen *cg, const WinogradGrad *grad, LLVMValueRef block, LLVMValueRef x, LLVMValueRef dy, LLVMValueRef room,
+                          LLVMValueRef sums) {
     const WinogradGradShape *shape = &grad->shape;
     int64_t blocks = product_blocks(&grad->code), group = dot_group(&grad->dot), bytes = type_bytes(shape->type), panel = grad->dot.panel;
     LLVMValueRef part = udiv_by(cg, block, blocks), columns = urem_by(cg, block, blocks);
@@ -227,4 +229,12 @@ void winograd_grad_multiply(Codegen *cg, const WinogradGrad *grad, LLVMValueRef 
     for (int64_t i = 0; i < CHANNELS / panel; i++)
         lower(cg, grad, byte_at_const(cg, from, i * panel * 4), byte_at_const(cg, at, i * all));
     loop_end(cg, &row);
+}
+
+void winograd_grad_multiply(Codegen *cg, const WinogradGrad *grad, LLVMValueRef block, LLVMValueRef x, LLVMValueRef dy, LLVMValueRef room,
+                            LLVMValueRef sums) {
+    Loop part = loop_begin_step(cg, const64(cg, 0), const64(cg, grad->all), grad->part);
+    multiply_part(cg, grad, block, byte_at(cg, x, mul_by(cg, part.index, grad->rows * dot_group(&grad->dot))),
+                  byte_at(cg, dy, mul_by(cg, part.index, panel_bytes(&grad->dot, 1))), room, sums);
+    loop_end(cg, &part);
 }

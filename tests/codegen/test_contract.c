@@ -373,9 +373,29 @@ static Node *window(Graph *graph, Diag *diag, Op op, int64_t batch, int64_t term
     return node;
 }
 
-enum { LONG = 8 };
+/* A gradient to the input that is scattered: few channels, a kernel that reaches far, no padding along W. */
+static Node *scattered(Graph *graph, Diag *diag, int which) {
+    static const int64_t sizes[][6] = {{16, 6, 14, 14, 5, 5}, {7, 3, 9, 13, 4, 3}, {3, 5, 8, 17, 3, 6}, {33, 1, 7, 7, 5, 4}};
+    static const int64_t steps[][4] = {{1, 1, 0, 1}, {2, 1, 1, 1}, {1, 3, 2, 2}, {1, 2, 0, 1}}; /* strides, padding and dilation of H */
+    const int64_t *size = sizes[which], *step = steps[which];
+    int64_t strides[2] = {step[0], step[1]}, pads[4] = {step[2], 0, step[2], 0}, dilations[2] = {step[3], 1};
+    int64_t x[4] = {9, size[1], size[2], size[3]}, w[4] = {size[0], size[1], size[4], size[5]}, y[4] = {9, size[0]};
+    for (int i = 0; i < 2; i++)
+        y[2 + i] = (x[2 + i] + 2 * pads[i] - dilations[i] * (w[2 + i] - 1) - 1) / strides[i] + 1;
+    Value *dy = signed_operand(graph, 4, y), *weight = signed_operand(graph, 4, w);
+    channels_last(dy);
+    if (which % 2 != 0)
+        channels_last(weight);
+    Attr attrs[] = {ATTR_L("strides", 2, strides), ATTR_L("pads", 4, pads), ATTR_L("dilations", 2, dilations), ATTR_I("group", 1),
+                    ATTR_L("shape", 4, x)};
+    Node *node = finish(graph, diag, OP_conv_dgrad, dy, weight, attrs, 5, false);
+    channels_last(node->out[0]);
+    return node;
+}
 
-/* Sums beyond 32 bits, and the largest that Winograd takes. */
+enum { LONG = 13 };
+
+/* Sums beyond 32 bits, and the largest that Winograd takes; scattered gradients. */
 static Node *long_sum(Graph *graph, Diag *diag, int which) {
     static const int64_t one[1] = {1}, pads[2] = {1, 0}, w[3] = {3, 2, 5}, x[3] = {2, 2, 160000}, y[3] = {2, 3, 159997};
     if (which == 0)
@@ -392,7 +412,11 @@ static Node *long_sum(Graph *graph, Diag *diag, int which) {
         return window(graph, diag, OP_conv, 9, 256, 32, 7, false);
     case 7:
         return window(graph, diag, OP_conv_dgrad, 3, 16, 480, 11, false);
+    case 8: /* as many pixels as it takes of an image in parts. */
+        return window(graph, diag, OP_conv_wgrad, 3, 16, 16, 64, true);
     }
+    if (which > 8)
+        return scattered(graph, diag, which - 9);
     Attr attrs[] = {ATTR_L("strides", 1, one), ATTR_L("pads", 2, pads), ATTR_L("dilations", 1, one), ATTR_I("group", 1),
                     ATTR_L("shape", 3, w)};
     if (which == 1)
