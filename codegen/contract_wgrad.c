@@ -10,6 +10,7 @@
 
 enum {
     CHUNK_BYTES = 512 * 1024,
+    NEAR_COLUMNS = 32 * 1024,
     WANTED_TASKS = 8,
     MAX_OUTER = 4,
     TILED_BYTES = 2 * 1024 * 1024,
@@ -125,9 +126,18 @@ static int64_t largest_divisor(int64_t n, int64_t most) {
     return best;
 }
 
-/* K of one product: all of a slice, or, for i64 sums, as much as fits an i32 even where rows are biased; the rest are outer loops. */
+/* Groups of K in one product: for i64 sums as many as fit an i32 even where rows are biased, and, where rows are several tiles, those whose
+ * block of columns stays near. */
+static int64_t most_groups(const Wgrad *wgrad) {
+    const Dot *dot = &wgrad->dot;
+    int64_t most = wgrad->type == T_I64 ? MAX_I32_TERMS / 2 / dot->quad : INT64_MAX, near = NEAR_COLUMNS / (2 * panel_bytes(dot, 1));
+    bool cut = !dot_is_lanes(dot) && wgrad->type != T_REAL && wgrad->rows > 2 * product_tile(dot, wgrad->columns);
+    return cut && near < most ? near : most;
+}
+
+/* K of one product; what is left of a slice are outer loops. */
 static void plan_k(Wgrad *wgrad, Product *product) {
-    int64_t most = wgrad->type == T_I64 ? MAX_I32_TERMS / 2 / wgrad->dot.quad : INT64_MAX, groups = 1, inside = 1;
+    int64_t most = most_groups(wgrad), groups = 1, inside = 1;
     Axis all[4] = {{wgrad->slice, wgrad->image, 0}};
     for (int i = 0; i < 3; i++)
         all[i + 1] = (Axis){wgrad->out[i], wgrad->stride[i] * wgrad->step[i], 0};
