@@ -11,13 +11,18 @@ static bool channels_innermost(const Value *value) {
     return value->type == T_I8 && stride[1] == 1;
 }
 
-bool lanes_serve(const Node *node, const Value *const *values, int count) {
+static int64_t places_of(const Node *node) {
     int rank;
     const int64_t *kernel = attr_ints(node, "kernel", &rank);
-    int64_t channels = node->out[0]->shape.dim[1], places = 1;
+    int64_t places = 1;
     for (int d = 0; d < rank; d++)
         places *= kernel[d];
-    bool serve = channels >= FEWEST && channels <= MOST && places <= MOST_PLACES;
+    return places;
+}
+
+bool lanes_serve(const Node *node, const Value *const *values, int count) {
+    int64_t channels = node->out[0]->shape.dim[1];
+    bool serve = channels >= FEWEST && channels <= MOST && places_of(node) <= MOST_PLACES;
     for (int i = 0; serve && i < count; i++)
         serve = channels_innermost(values[i]);
     return serve;
@@ -85,15 +90,6 @@ static int64_t reach_of(const Node *node, const Value *value, int64_t place) {
     for (int d = rank - 1; d >= 0; place /= kernel[d--])
         reach += place % kernel[d] * dilations[d] * stride[d + 2];
     return reach;
-}
-
-static int64_t places_of(const Node *node) {
-    int rank;
-    const int64_t *kernel = attr_ints(node, "kernel", &rank);
-    int64_t places = 1;
-    for (int d = 0; d < rank; d++)
-        places *= kernel[d];
-    return places;
 }
 
 void lanes_maxpool(Codegen *cg, const Node *node) {

@@ -4,7 +4,8 @@
  *
  * A value wider than its readers accept is rescaled right behind its node. It stays wide only along a single use, within one phase, into a
  * reader of any width; masks beside the node do not count as uses. So a contraction, its bias and its activation are rounded once, and no
- * 32-bit copy of an activation waits for the backward pass. Tensors of one element may stay wide anywhere. */
+ * 32-bit copy of an activation waits for the backward pass. Tensors of one element may stay wide anywhere. A batch normalisation in
+ * training reads its input through `refine`. */
 #include "passes/passes.h"
 #include "runtime/fixed.h"
 
