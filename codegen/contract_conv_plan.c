@@ -29,12 +29,20 @@ static const WinogradForm *form_of(const Conv *conv) {
     return serves ? winograd_choose(conv->out + 1, &sum) : NULL;
 }
 
+/* Whether an image of the result is one run of pixels of adjacent channels. */
+static bool image_is_run(const Conv *conv) {
+    int64_t run = conv->columns;
+    bool is_run = conv->ys[1] == 1;
+    for (int i = 2; i >= 0; run *= conv->out[i--])
+        is_run = is_run && (conv->out[i] == 1 || conv->ys[2 + i] == run);
+    return is_run && conv->ys[0] == run;
+}
+
 /* Along a row of the result the taps of a pixel and their channels are one run, and none lies outside. */
 static bool can_scatter(const Conv *conv) {
     int64_t last = (conv->size[2] - 1) * conv->stride[2] + conv->kernel[2] - 1;
     return conv->backward && conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type == T_I32 && conv->form == NULL &&
-           conv->ys[1] == 1 && conv->ys[4] == conv->columns && (conv->dilation[2] == 1 || conv->kernel[2] == 1) && conv->pad[2] == 0 &&
-           last < conv->out[2];
+           image_is_run(conv) && (conv->dilation[2] == 1 || conv->kernel[2] == 1) && conv->pad[2] == 0 && last < conv->out[2];
 }
 
 /* Fewer products, if there are few channels or the kernel reaches past much of the edge; but each adds to the result in memory, which takes

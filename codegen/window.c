@@ -18,8 +18,8 @@ typedef struct {
     int offset; /* stream of the window offset: forward its place, backward its N and C part */
     int64_t source_stride[MAX_RANK], offset_stride[MAX_RANK];
     bool has_offset, phased;
-    int64_t phase[MAX_SPATIAL],
-        steps[MAX_SPATIAL]; /* of results, 0 where not phased: their position modulo the stride; how many there are */
+    int64_t phase[MAX_SPATIAL]; /* position of the results modulo the stride, 0 where not phased */
+    int64_t steps[MAX_SPATIAL]; /* their number */
     Nest nest;
 } Window;
 
@@ -28,6 +28,15 @@ typedef struct {
     LLVMValueRef valid; /* NULL: always */
     LLVMValueRef index, offset_index, position;
 } Place;
+
+int64_t window_places(const Node *node) {
+    int rank;
+    const int64_t *kernel = attr_ints(node, "kernel", &rank);
+    int64_t places = 1;
+    for (int d = 0; d < rank; d++)
+        places *= kernel[d];
+    return places;
+}
 
 static void window_describe(Window *w, const Node *node, bool backward, bool has_offset) {
     int count;
@@ -219,18 +228,11 @@ static void window_looped(Codegen *cg, const Window *w, const State *state) {
         loop_end(cg, &loops[d]);
 }
 
-static int64_t place_count(const Window *w) {
-    int64_t places = 1;
-    for (int d = 0; d < w->rank; d++)
-        places *= w->kernel[d];
-    return places;
-}
-
 /* The kernel of the results that `w` walks. */
 static void emit_walk(Codegen *cg, Window *w) {
     const Node *node = w->node;
     const Value *out = node->out[0];
-    int64_t places = place_count(w);
+    int64_t places = window_places(w->node);
     bool maximum = node->op == OP_maxpool;
     kernel_begin(cg, node, "");
     State state = {.type = out->type == T_I64 || out->type == T_REAL ? element_type(cg, out->type) : cg->i32};
@@ -258,7 +260,7 @@ static void emit_window(Codegen *cg, const Node *node, bool backward, bool has_o
     Window *w = arena_alloc(cg->memory, 1, sizeof *w);
     int64_t phases = 1;
     window_describe(w, node, backward, has_offset);
-    w->phased = backward && place_count(w) <= UNROLL;
+    w->phased = backward && window_places(node) <= UNROLL;
     for (int d = 0; d < w->rank; d++)
         phases *= w->phased ? w->strides[d] : 1;
     for (int64_t phase = 0; phase < phases; phase++) {
@@ -343,13 +345,11 @@ static void emit_scatter(Codegen *cg, const Node *node) {
     s->kernel = attr_ints(node, "kernel", &s->rank);
     s->dilations = attr_ints(node, "dilations", &count);
     const int64_t *strides = attr_ints(node, "strides", &count);
-    int64_t from[MAX_RANK], origin[MAX_RANK], places = 1;
+    int64_t from[MAX_RANK], origin[MAX_RANK], places = window_places(node);
     Space space = space_new(dy->shape, dx->order);
     value_strides(dx, s->stride);
     for (int d = 0; d < dx->shape.rank; d++)
         origin[d] = d < 2 ? s->stride[d] : s->stride[d] * strides[d - 2];
-    for (int d = 0; d < s->rank; d++)
-        places *= s->kernel[d];
     s->target = space_stream(&space, dx->order, origin, 0);
     value_strides(dy, from);
     int source = space_stream(&space, dx->order, from, 0), which = -1;

@@ -4,6 +4,8 @@
 
 #include "codegen/space.h"
 
+/* Places of the window of a pool or of its gradient. */
+int64_t window_places(const Node *node);
 /* Whether vectors of the channels of one pixel serve a pool or its gradient, for these operands and results of it. */
 bool lanes_serve(const Node *node, const Value *const *values, int count);
 /* The kernel of a maxpool without padding. */

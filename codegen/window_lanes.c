@@ -11,18 +11,9 @@ static bool channels_innermost(const Value *value) {
     return value->type == T_I8 && stride[1] == 1;
 }
 
-static int64_t places_of(const Node *node) {
-    int rank;
-    const int64_t *kernel = attr_ints(node, "kernel", &rank);
-    int64_t places = 1;
-    for (int d = 0; d < rank; d++)
-        places *= kernel[d];
-    return places;
-}
-
 bool lanes_serve(const Node *node, const Value *const *values, int count) {
     int64_t channels = node->out[0]->shape.dim[1];
-    bool serve = channels >= FEWEST && channels <= MOST && places_of(node) <= MOST_PLACES;
+    bool serve = channels >= FEWEST && channels <= MOST && window_places(node) <= MOST_PLACES;
     for (int i = 0; serve && i < count; i++)
         serve = channels_innermost(values[i]);
     return serve;
@@ -104,7 +95,7 @@ void lanes_maxpool(Codegen *cg, const Node *node) {
     Nest nest;
     nest_begin(cg, &nest, &space);
     LLVMValueRef from = nest_index(cg, &nest, source), best = lanes_load(&lanes, x, from), position = lanes_const(&lanes, 0);
-    for (int64_t place = 1; place < places_of(node); place++) {
+    for (int64_t place = 1; place < window_places(node); place++) {
         LLVMValueRef next = lanes_load(&lanes, x, add_const(cg, from, reach_of(node, x, place)));
         LLVMValueRef take = compare(cg, LLVMIntSGT, next, best);
         best = choose(cg, take, next, best);
@@ -114,7 +105,7 @@ void lanes_maxpool(Codegen *cg, const Node *node) {
     if (offset->offset >= 0)
         lanes_store(&lanes, offset, nest_index(cg, &nest, where), position);
     nest_end(cg, &nest);
-    kernel_end(cg, space_tiles(&space), space_elements(&space) * places_of(node) * 4);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * window_places(node) * 4);
 }
 
 void lanes_scatter(Codegen *cg, const Node *node) {
@@ -130,12 +121,12 @@ void lanes_scatter(Codegen *cg, const Node *node) {
     nest_begin(cg, &nest, &space);
     LLVMValueRef to = nest_index(cg, &nest, target), g = lanes_load(&lanes, dy, nest_index(cg, &nest, source));
     LLVMValueRef position = offset != NULL ? lanes_load(&lanes, offset, nest_index(cg, &nest, where)) : NULL;
-    for (int64_t place = 0; place < places_of(node); place++) {
+    for (int64_t place = 0; place < window_places(node); place++) {
         LLVMValueRef part = g;
         if (position != NULL)
             part = choose(cg, compare(cg, LLVMIntEQ, position, lanes_const(&lanes, place)), g, lanes_const(&lanes, 0));
         lanes_store(&lanes, dx, add_const(cg, to, reach_of(node, dx, place)), part);
     }
     nest_end(cg, &nest);
-    kernel_end(cg, space_tiles(&space), space_elements(&space) * places_of(node) * 4);
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * window_places(node) * 4);
 }

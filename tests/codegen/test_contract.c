@@ -375,8 +375,10 @@ static Node *window(Graph *graph, Diag *diag, Op op, int64_t batch, int64_t term
 
 /* A gradient to the input that is scattered: few channels, a kernel that reaches far, no padding along W. */
 static Node *scattered(Graph *graph, Diag *diag, int which) {
-    static const int64_t sizes[][6] = {{16, 6, 14, 14, 5, 5}, {7, 3, 9, 13, 4, 3}, {3, 5, 8, 17, 3, 6}, {33, 1, 7, 7, 5, 4}};
-    static const int64_t steps[][4] = {{1, 1, 0, 1}, {2, 1, 1, 1}, {1, 3, 2, 2}, {1, 2, 0, 1}}; /* strides, padding and dilation of H */
+    static const int64_t sizes[][6] = {
+        {16, 6, 14, 14, 5, 5}, {7, 3, 9, 13, 4, 3}, {3, 5, 8, 17, 3, 6}, {33, 1, 7, 7, 5, 4}, {16, 6, 14, 14, 5, 5}};
+    static const int64_t steps[][4] = {
+        {1, 1, 0, 1}, {2, 1, 1, 1}, {1, 3, 2, 2}, {1, 2, 0, 1}, {1, 1, 0, 1}}; /* strides, padding and dilation of H */
     const int64_t *size = sizes[which], *step = steps[which];
     int64_t strides[2] = {step[0], step[1]}, pads[4] = {step[2], 0, step[2], 0}, dilations[2] = {step[3], 1};
     int64_t x[4] = {9, size[1], size[2], size[3]}, w[4] = {size[0], size[1], size[4], size[5]}, y[4] = {9, size[0]};
@@ -384,16 +386,20 @@ static Node *scattered(Graph *graph, Diag *diag, int which) {
         y[2 + i] = (x[2 + i] + 2 * pads[i] - dilations[i] * (w[2 + i] - 1) - 1) / strides[i] + 1;
     Value *dy = signed_operand(graph, 4, y), *weight = signed_operand(graph, 4, w);
     channels_last(dy);
-    if (which % 2 != 0)
+    if (size == sizes[1] || size == sizes[3])
         channels_last(weight);
     Attr attrs[] = {ATTR_L("strides", 2, strides), ATTR_L("pads", 4, pads), ATTR_L("dilations", 2, dilations), ATTR_I("group", 1),
                     ATTR_L("shape", 4, x)};
     Node *node = finish(graph, diag, OP_conv_dgrad, dy, weight, attrs, 5, false);
     channels_last(node->out[0]);
+    if (which == 4) { /* rows of all images together: images are no runs, and nothing may be scattered */
+        const uint8_t rows_first[4] = {2, 0, 3, 1};
+        memcpy(node->out[0]->order, rows_first, sizeof rows_first);
+    }
     return node;
 }
 
-enum { LONG = 13 };
+enum { LONG = 14 };
 
 /* Sums beyond 32 bits, and the largest that Winograd takes; scattered gradients. */
 static Node *long_sum(Graph *graph, Diag *diag, int which) {
