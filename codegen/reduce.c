@@ -1,10 +1,10 @@
 /* reduce_sum over an expression. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
- * tile adds rows into a private array; else into one private sum. Tiles are pieces of the outer dimensions; several tiles of one result are
- * added atomically, which integers allow in any order. Sums of floats are doubles until they are stored, and the pieces of a result are
+ * tile adds rows, or a part of the columns of each, into a private array; else into one private sum. Tiles are columns and pieces of the
+ * outer dimensions; several tiles of one result are added atomically, which integers allow in any order. Sums of floats are doubles until they are stored, and the pieces of a result are
  * added in their order. */
 #include "codegen/space.h"
 
-enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64 };
+enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128 };
 
 typedef struct {
     const Node *node;
@@ -118,6 +118,28 @@ static void walk_out(Codegen *cg, Walk *walk) {
     loop_end(cg, &walk->loops[--walk->count]);
 }
 
+/* Where there are too few rows for all pieces, cuts the kept dimension inside into parts that are long enough for vectors: tiles that add
+ * to no other's sums. (More rows than that are read faster whole.) */
+static void cut_columns(Space *space) {
+    int last = space->rank - 1;
+    int64_t columns = space->extent[last], parts = columns / LONG_ROWS;
+    if (space_elements(space) / columns >= (int64_t)PIECES * SHORT_PIECE)
+        return;
+    while (parts > 1 && (columns % parts != 0 || parts > PIECES))
+        parts--;
+    if (parts > 1)
+        space_cut(space, last, columns / parts);
+}
+
+/* Into how many pieces the reduced dimensions are cut, the first of them being `extent` long, where there are few results: each has terms
+ * enough to be worth an atomic sum. */
+static int64_t count_pieces(int64_t results, int64_t terms, int64_t extent) {
+    int64_t pieces = (PIECES + results - 1) / results, most = terms / SHORT_PIECE;
+    pieces = pieces < most ? pieces : most;
+    pieces = pieces < extent ? pieces : extent;
+    return pieces < 1 ? 1 : pieces;
+}
+
 /* Dimensions in the order in which this kernel loops: first the kept ones outside the private part, then the reduced ones, last the kept
  * one inside. */
 static void reorder(Space *space, int target, bool inside, int *kept) {
@@ -228,6 +250,8 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     Space *space = &r->space;
     int innermost = space->rank - 1, kept = 0;
     bool inside = space->rank > 1 && space->stride[r->target][innermost] != 0 && space->extent[innermost] <= MAX_PRIVATE;
+    if (inside)
+        cut_columns(space);
     reorder(space, r->target, inside, &kept);
     int last = inside ? space->rank - 1 : space->rank;
     bool reduces = kept < last;
@@ -240,8 +264,8 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
         emit_zeros(cg, node);
         return;
     }
-    if (reduces && results < PIECES && elements > 1 << 14)
-        r->pieces = space->extent[kept] < PIECES ? space->extent[kept] : PIECES;
+    if (reduces && elements > 1 << 14)
+        r->pieces = count_pieces(results, elements / results / (inside ? space->extent[last] : 1), space->extent[kept]);
     r->together = reduces && inside && !real ? rows_together(r, kept) : 1;
     if (r->together > 1)
         join_rows(r, r->together);

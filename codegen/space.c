@@ -55,6 +55,20 @@ void space_collapse(Space *space) {
     }
 }
 
+void space_cut(Space *space, int dimension, int64_t length) {
+    if (space->rank == MAX_DIMS)
+        internal_error("codegen: too many dimensions");
+    for (int k = space->rank++; k > dimension; k--) {
+        space->extent[k] = space->extent[k - 1];
+        for (int i = 0; i < space->streams; i++)
+            space->stride[i][k] = space->stride[i][k - 1];
+    }
+    space->extent[dimension] /= length;
+    space->extent[dimension + 1] = length;
+    for (int i = 0; i < space->streams; i++)
+        space->stride[i][dimension] *= length;
+}
+
 int64_t space_elements(const Space *space) {
     int64_t n = 1;
     for (int k = 0; k < space->rank; k++)

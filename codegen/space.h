@@ -32,6 +32,8 @@ Space space_new(Shape shape, const uint8_t *order);
 int space_stream(Space *space, const uint8_t *order, const int64_t *stride, int64_t base);
 /* Drops dimensions of extent 1 and merges neighbours that every stream walks as one. */
 void space_collapse(Space *space);
+/* Makes two dimensions of one: the inner has `length` elements, a divisor. */
+void space_cut(Space *space, int dimension, int64_t length);
 int64_t space_elements(const Space *space);
 /* Number of tiles of the kernel: the product of the outer dimensions, the elements of a space of one dimension. */
 int64_t space_tiles(const Space *space);
