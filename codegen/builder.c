@@ -2,6 +2,7 @@
  * the builder's position. */
 #include "codegen/emit.h"
 
+#include <llvm-c/DebugInfo.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -356,11 +357,29 @@ Loop loop_begin(Codegen *cg, LLVMValueRef begin, LLVMValueRef end) {
     return loop_begin_step(cg, begin, end, 1);
 }
 
+static LLVMMetadataRef loop_wish(Codegen *cg, const char *name, int64_t number) {
+    LLVMMetadataRef pair[] = {LLVMMDStringInContext2(cg->context, name, strlen(name)), LLVMValueAsMetadata(const32(cg, number))};
+    return LLVMMDNodeInContext2(cg->context, pair, 2);
+}
+
+/* LLVM knows a loop by a list that begins with itself. */
+static void wish_vectors(Codegen *cg, LLVMValueRef branch, Vectors vectors) {
+    static const char kind[] = "llvm.loop";
+    LLVMMetadataRef itself = LLVMTemporaryMDNode(cg->context, NULL, 0);
+    LLVMMetadataRef list[] = {itself, loop_wish(cg, "llvm.loop.vectorize.width", vectors.lanes),
+                              loop_wish(cg, "llvm.loop.interleave.count", vectors.together)};
+    LLVMMetadataRef loop = LLVMMDNodeInContext2(cg->context, list, sizeof list / sizeof *list);
+    LLVMMetadataReplaceAllUsesWith(itself, loop);
+    LLVMSetMetadata(branch, LLVMGetMDKindIDInContext(cg->context, kind, sizeof kind - 1), LLVMMetadataAsValue(cg->context, loop));
+}
+
 void loop_end(Codegen *cg, Loop *loop) {
     LLVMValueRef next = LLVMBuildNSWAdd(cg->builder, loop->index, loop->step, "");
     LLVMValueRef more = LLVMBuildICmp(cg->builder, LLVMIntSLT, next, loop->end, "");
     LLVMBasicBlockRef last = LLVMGetInsertBlock(cg->builder);
-    LLVMBuildCondBr(cg->builder, more, loop->body, loop->exit);
+    LLVMValueRef branch = LLVMBuildCondBr(cg->builder, more, loop->body, loop->exit);
+    if (loop->vectors.lanes > 0)
+        wish_vectors(cg, branch, loop->vectors);
     LLVMAddIncoming(loop->index, &next, &last, 1);
     LLVMMoveBasicBlockAfter(loop->exit, last);
     LLVMPositionBuilderAtEnd(cg->builder, loop->exit);

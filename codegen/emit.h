@@ -160,10 +160,16 @@ LLVMValueRef local_array(Codegen *cg, LLVMTypeRef type, int64_t count);
 
 /* --- control flow --- */
 
+/* The vectors that a loop is to become: of so many lanes, so many in one turn; 0 lanes: as LLVM likes. */
+typedef struct {
+    int lanes, together;
+} Vectors;
+
 typedef struct {
     LLVMValueRef index; /* i64 */
     LLVMBasicBlockRef body, exit;
     LLVMValueRef end, step;
+    Vectors vectors; /* may be set until loop_end */
 } Loop;
 /* for (index = begin; index < end; index += step); step 1 for loop_begin. No iteration if begin >= end. */
 Loop loop_begin(Codegen *cg, LLVMValueRef begin, LLVMValueRef end);

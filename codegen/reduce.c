@@ -1,7 +1,7 @@
 /* reduce_sum over an expression. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
  * tile adds rows, or a part of the columns of each, into a private array; else into one private sum. Tiles are columns and pieces of the
- * outer dimensions; several tiles of one result are added atomically, which integers allow in any order. Sums of floats are doubles until they are stored, and the pieces of a result are
- * added in their order. */
+ * outer dimensions; several tiles of one result are added atomically, which integers allow in any order. Sums of floats are doubles until
+ * they are stored, and the pieces of a result are added in their order. */
 #include "codegen/space.h"
 
 enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128 };

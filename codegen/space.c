@@ -126,6 +126,7 @@ static Loop innermost_begin(Codegen *cg, Nest *nest, int k, LLVMValueRef begin, 
             start[i] = add(cg, nest->partial[i], mul(cg, as_bits(cg, begin, 32), random_steps(cg, space->stride[i][k])));
     LLVMBasicBlockRef before = LLVMGetInsertBlock(cg->builder);
     Loop loop = loop_begin(cg, begin, end);
+    loop.vectors = space->vectors;
     for (int i = 0; i < space->streams; i++)
         if (start[i] != NULL) {
             nest->running[i] = nest->partial[i] = LLVMBuildPhi(cg->builder, cg->i32, "");

@@ -9,6 +9,7 @@ enum { MAX_STREAMS = 96, MAX_DIMS = 2 * MAX_RANK };
 typedef struct {
     int rank; /* dimensions in loop order, outermost first */
     int64_t extent[MAX_DIMS];
+    Vectors vectors; /* of the innermost loop */
     int streams;
     int64_t stride[MAX_STREAMS][MAX_DIMS];
     int64_t base[MAX_STREAMS];
