@@ -12,7 +12,15 @@
 
 #include <string.h>
 
-enum { MAX_BESIDE = 4, MOST_ASIDE = 8 * 1024 * 1024, COPY_BYTES = 64 * 1024, PIECE_ELEMENTS = 16 * 1024, MOST_PIECES = 32, VECTOR = 64 };
+enum {
+    MAX_BESIDE = 4,
+    MOST_ASIDE = 8 * 1024 * 1024,
+    COPY_BYTES = 64 * 1024,
+    PIECE_ELEMENTS = 16 * 1024,
+    MOST_PIECES = 32,
+    VECTOR = 64,
+    JAMMED = 2
+};
 
 typedef struct {
     const Node *node;
@@ -53,6 +61,22 @@ static Vectors choose_vectors(const Codegen *cg, const Rescale *r) {
     return (Vectors){MANY, length <= STRAIGHT ? (int)(length / MANY) : 1};
 }
 
+/* What all rows have in common is computed once for several of them, where rows are no straight code. */
+static void jam_rows(Rescale *r) {
+    Space *space = &r->space;
+    int last = space->rank - 1;
+    bool common = false;
+    for (int i = 0; i < space->streams && last > 0; i++)
+        common = common || ((space->stride[i][last] != 0 || r->group.tabled[i]) && space->stride[i][last - 1] == 0);
+    if (!common || space->vectors.together != 1)
+        return;
+    int64_t rows = space->extent[last - 1], apart = last == 1 ? rows / group_images(&r->group) : rows;
+    if (apart % JAMMED != 0 || rows == JAMMED)
+        return;
+    space_cut(space, last - 1, JAMMED);
+    space->jammed = JAMMED;
+}
+
 static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     const Value *out = node->out[0], *in = node->in[0];
     *r = (Rescale){.node = node, .space = space_new(out->shape, out->order), .to = *out};
@@ -77,6 +101,7 @@ static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
                                            INT32_MAX;
     r->width = narrow ? 32 : 64;
     r->space.vectors = choose_vectors(cg, r);
+    jam_rows(r);
 }
 
 static int64_t rescale_work(const Rescale *r) {
@@ -182,20 +207,40 @@ static LLVMValueRef mask_of(Codegen *cg, const Rescale *r, const Nest *nest, con
     return element_emitter(mask->op)(cg, mask, &operand);
 }
 
+/* What a pass stores of one element. */
+typedef struct {
+    LLVMValueRef rounded, beside[MAX_BESIDE];
+} Element;
+
+static Element eval_element(Codegen *cg, const Pass *pass, const Nest *nest) {
+    const Rescale *r = pass->rescale;
+    Element element = {0};
+    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, nest, view_same(r->node->in[0])), r->width);
+    if (pass->track)
+        track_maximum(cg, r, pass->most, x);
+    for (int i = 0; pass->store && i < r->besides; i++)
+        element.beside[i] = r->beside[i]->op == OP_refine ? shift_apply(cg, &pass->finer[i], x) : mask_of(cg, r, nest, r->beside[i]);
+    if (pass->store)
+        element.rounded = rounded(cg, pass, nest, x);
+    return element;
+}
+
 static void emit_nest(Codegen *cg, const Pass *pass) {
     Rescale *r = pass->rescale;
     Nest nest;
+    Element elements[JAMMED];
+    int rows = r->space.jammed > 0 ? r->space.jammed : 1;
     nest_begin(cg, &nest, &r->space);
-    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &nest, view_same(r->node->in[0])), r->width);
-    if (pass->track)
-        track_maximum(cg, r, pass->most, x);
-    for (int i = 0; pass->store && i < r->besides; i++) {
-        const Node *beside = r->beside[i];
-        LLVMValueRef y = beside->op == OP_refine ? shift_apply(cg, &pass->finer[i], x) : mask_of(cg, r, &nest, beside);
-        store_element(cg, beside->out[0], nest_index(cg, &nest, r->beside_stream[i]), y);
+    for (int row = 0; row < rows; row++) {
+        nest_row(cg, &nest, row);
+        elements[row] = eval_element(cg, pass, &nest);
     }
-    if (pass->store)
-        store_element(cg, &r->to, nest_index(cg, &nest, r->target), rounded(cg, pass, &nest, x));
+    for (int row = 0; row < rows && pass->store; row++) {
+        nest_row(cg, &nest, row);
+        for (int i = 0; i < r->besides; i++)
+            store_element(cg, r->beside[i]->out[0], nest_index(cg, &nest, r->beside_stream[i]), elements[row].beside[i]);
+        store_element(cg, &r->to, nest_index(cg, &nest, r->target), elements[row].rounded);
+    }
     nest_end(cg, &nest);
 }
 

@@ -3,6 +3,8 @@
 #include "codegen/space.h"
 #include "runtime/fixed.h"
 
+#include <string.h>
+
 enum { ENOUGH_TILES = 32 };
 
 Space space_new(Shape shape, const uint8_t *order) {
@@ -77,8 +79,8 @@ int64_t space_elements(const Space *space) {
 }
 
 static int outer_dimensions(const Space *space) {
-    int outer = 1;
-    for (int64_t tiles = space->extent[0]; tiles < ENOUGH_TILES && outer < space->rank - 1; outer++)
+    int outer = 1, most = space->rank - (space->jammed > 0 ? 2 : 1);
+    for (int64_t tiles = space->extent[0]; tiles < ENOUGH_TILES && outer < most; outer++)
         tiles *= space->extent[outer];
     return outer;
 }
@@ -160,10 +162,25 @@ void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
     for (int k = 0; k < nest->outer; k++)
         nest_advance(cg, nest, k, index[k]);
     for (int k = nest->outer; k < space->rank; k++) {
+        if (space->jammed > 0 && k == space->rank - 2)
+            continue;
         Loop *loop = &nest->loops[nest->loop_count++];
         LLVMValueRef zero = const64(cg, 0), end = const64(cg, space->extent[k]);
         *loop = k == space->rank - 1 ? innermost_begin(cg, nest, k, zero, end) : loop_begin(cg, zero, end);
         nest_advance(cg, nest, k, loop->index);
+    }
+    memcpy(nest->first_row, nest->partial, sizeof nest->partial);
+}
+
+void nest_row(Codegen *cg, Nest *nest, int row) {
+    const Space *space = nest->space;
+    memcpy(nest->partial, nest->first_row, sizeof nest->partial);
+    for (int i = 0; row > 0 && i < space->streams; i++) {
+        int64_t step = row * space->stride[i][space->rank - 2];
+        if (step != 0 && space->logical[i])
+            nest->partial[i] = add(cg, nest->first_row[i], random_steps(cg, step));
+        else if (step != 0)
+            nest->partial[i] = LLVMBuildNSWAdd(cg->builder, nest->first_row[i], const64(cg, step), "");
     }
 }
 

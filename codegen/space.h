@@ -10,6 +10,7 @@ typedef struct {
     int rank; /* dimensions in loop order, outermost first */
     int64_t extent[MAX_DIMS];
     Vectors vectors; /* of the innermost loop */
+    int jammed;      /* rows, the extent of the last dimension but one, that one turn of the innermost loop takes; 0: that is a loop too */
     int streams;
     int64_t stride[MAX_STREAMS][MAX_DIMS];
     int64_t base[MAX_STREAMS];
@@ -24,7 +25,8 @@ typedef struct {
     int loop_count;
     LLVMValueRef index[MAX_DIMS]; /* of each dimension */
     LLVMValueRef partial[MAX_STREAMS];
-    LLVMValueRef running[MAX_STREAMS]; /* a logical stream that the innermost loop adds up; NULL: none */
+    LLVMValueRef first_row[MAX_STREAMS]; /* of jammed rows: its partial */
+    LLVMValueRef running[MAX_STREAMS];   /* a logical stream that the innermost loop adds up; NULL: none */
 } Nest;
 
 /* A space over a logical shape; dimension k is logical dimension order[k] (NULL: the identity). */
@@ -44,6 +46,8 @@ LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64, of l
 /* For loops that are not begun here: every stream at its base; then what each dimension adds. */
 void nest_start(Codegen *cg, Nest *nest, const Space *space);
 void nest_advance(Codegen *cg, Nest *nest, int dimension, LLVMValueRef index);
+/* Of jammed rows, goes on to that one; they begin with 0. Between nest_begin and nest_end. */
+void nest_row(Codegen *cg, Nest *nest, int row);
 void nest_end(Codegen *cg, Nest *nest);
 /* A kernel that fills output 0 with zeros. */
 void emit_zeros(Codegen *cg, const Node *node);

@@ -299,6 +299,27 @@ static void add_update(void) {
     graph_update(bench.graph, w, next_w);
 }
 
+/* Rows that are long, or that fit in a few vectors, with operands that all rows share; sums over few rows. */
+static void add_long_rows(void) {
+    static const struct {
+        int64_t dims[4];
+        int rank, axis;
+    } cases[] = {{{3, 160, 4, 5}, 4, 1}, {{2, 64, 6, 7}, 4, 1}, {{8, 3, 144}, 3, 2}, {{300, 192}, 2, 1}, {{30, 272}, 2, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Shape shape = shape_of(cases[i].rank, cases[i].dims);
+        Value *x = input("x", shape, T_I16, 32767), *b = input("b", shape_of(1, &shape.dim[cases[i].axis]), T_I16, 32767);
+        Value *y = build(bench.graph, OP_bias, NULL, INPUTS(x, b), ATTRS(ATTR_I("axis", cases[i].axis)));
+        build(bench.graph, OP_positive, NULL, INPUTS(y), NO_ATTRS);
+        y = rescale(build(bench.graph, OP_relu, NULL, INPUTS(y), NO_ATTRS), 8, i % 2 == 0);
+        int64_t axes[MAX_RANK];
+        int count = 0;
+        for (int d = 0; d < shape.rank; d++)
+            if (d != cases[i].axis)
+                axes[count++] = d;
+        build(bench.graph, OP_reduce_sum, NULL, INPUTS(y), ATTRS(ATTR_L("axes", count, axes), ATTR_I("keepdims", 0)));
+    }
+}
+
 /* Enough work for the pool, and for results that several tiles add to. */
 static void add_large(void) {
     Shape shape = shape_of(4, (int64_t[]){40, 12, 9, 10});
@@ -354,6 +375,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     bench.graph = graph_new(bench.arena, "native");
     for_each_case(add_case);
     add_large();
+    add_long_rows();
     for (int i = 0; i < 3; i++) {
         add_chain();
         add_smooth();
