@@ -194,6 +194,13 @@ static void fold_rows(Codegen *cg, LLVMTypeRef type, LLVMValueRef sums, int64_t 
     loop_end(cg, &row);
 }
 
+/* Short rows become straight code on AVX2: what all of them share is then computed once. */
+static Vectors choose_vectors(const Codegen *cg, const Reduce *r, int64_t width) {
+    enum { LANES = 32, STRAIGHT = 128 };
+    bool few = sum_type(cg, r) == cg->i32 && width <= STRAIGHT && width % LANES == 0;
+    return few && target_has(cg, "avx2") && !target_has(cg, "avx512bw") ? (Vectors){LANES, (int)(width / LANES)} : (Vectors){0};
+}
+
 /* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */
 static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRef tile) {
     const Space *space = &r->space;
@@ -231,6 +238,8 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     if (type == cg->f64)
         x = LLVMBuildFPExt(cg->builder, x, type, "");
     local_set(cg, place, add_term(cg, local_get(cg, type, place), x));
+    if (inside)
+        walk.loops[walk.count - 1].vectors = choose_vectors(cg, r, width);
     while (walk.count > 0)
         walk_out(cg, &walk);
     if (r->together > 1) {
