@@ -208,6 +208,10 @@ bool target_has(const Codegen *cg, const char *feature) {
     return has;
 }
 
+bool target_is_avx2(const Codegen *cg) {
+    return target_has(cg, "avx2") && !target_has(cg, "avx512bw");
+}
+
 /* --- memory --- */
 
 void place_add(Codegen *cg, int64_t number) {

@@ -130,6 +130,8 @@ LLVMValueRef const_bytes(Codegen *cg, const void *bytes, int64_t size);
 LLVMValueRef const_text(Codegen *cg, const char *text);
 /* Whether the target CPU has an LLVM feature: "avx2", "avxvnni", "avx512vnni", "avx512bw". */
 bool target_has(const Codegen *cg, const char *feature);
+/* Whether its widest vectors are those of AVX2. */
+bool target_is_avx2(const Codegen *cg);
 
 /* --- memory; indices are i64, in elements of the physical layout --- */
 

@@ -198,7 +198,7 @@ static void fold_rows(Codegen *cg, LLVMTypeRef type, LLVMValueRef sums, int64_t 
 static Vectors choose_vectors(const Codegen *cg, const Reduce *r, int64_t width) {
     enum { LANES = 32, STRAIGHT = 128 };
     bool few = sum_type(cg, r) == cg->i32 && width <= STRAIGHT && width % LANES == 0;
-    return few && target_has(cg, "avx2") && !target_has(cg, "avx512bw") ? (Vectors){LANES, (int)(width / LANES)} : (Vectors){0};
+    return few && target_is_avx2(cg) ? (Vectors){LANES, (int)(width / LANES)} : (Vectors){0};
 }
 
 /* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */

@@ -53,7 +53,7 @@ static void add_beside(Rescale *r, const Node *node) {
 static Vectors choose_vectors(const Codegen *cg, const Rescale *r) {
     enum { FEW = 16, MANY = 32, STRAIGHT = 128 };
     int64_t length = r->space.extent[r->space.rank - 1];
-    bool packs = target_has(cg, "avx2") && !target_has(cg, "avx512bw") && r->to.type == T_I8 && r->width == 32;
+    bool packs = target_is_avx2(cg) && r->to.type == T_I8 && r->width == 32;
     if (!packs || length % FEW != 0)
         return (Vectors){0};
     if (r->space.rank == 1 || length % MANY != 0)
