@@ -257,6 +257,11 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     Reduce *r = arena_alloc(cg->memory, 1, sizeof *r);
     reduce_open(cg, r, node);
     Space *space = &r->space;
+    int64_t results = 1, elements = space_elements(space);
+    if (elements == 0) {
+        emit_zeros(cg, node);
+        return;
+    }
     int innermost = space->rank - 1, kept = 0;
     bool inside = space->rank > 1 && space->stride[r->target][innermost] != 0 && space->extent[innermost] <= MAX_PRIVATE;
     if (inside)
@@ -264,15 +269,10 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     reorder(space, r->target, inside, &kept);
     int last = inside ? space->rank - 1 : space->rank;
     bool reduces = kept < last;
-    int64_t results = 1, elements = space_elements(space);
     bool real = node->out[0]->type == T_REAL;
     r->pieces = 1;
     for (int k = 0; k < kept; k++)
         results *= space->extent[k];
-    if (elements == 0) {
-        emit_zeros(cg, node);
-        return;
-    }
     if (reduces && elements > 1 << 14)
         r->pieces = count_pieces(results, elements / results / (inside ? space->extent[last] : 1), space->extent[kept]);
     r->together = reduces && inside && !real ? rows_together(r, kept) : 1;
