@@ -131,6 +131,10 @@ static bool run_sgd(Compilation *c) {
     return c->graph[TRAIN]->stage >= STAGE_UPDATED || pass_sgd(c->graph[TRAIN], c->diag);
 }
 
+static bool run_lines(Compilation *c) {
+    return c->options->real || pass_lines(c->graph[TRAIN], c->diag);
+}
+
 static bool run_simplify(Compilation *c) {
     return each(c, pass_fold) && each(c, pass_dce);
 }

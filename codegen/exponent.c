@@ -53,10 +53,13 @@ LLVMValueRef weighted_exponent(Codegen *cg, const Node *node, int i) {
 
 static LLVMValueRef aligned_exponent(Codegen *cg, const Node *node, bool first) {
     bool weighted = node->op == OP_weighted_sum;
-    int terms = weighted ? node->in_count / 2 : node->in_count;
+    int terms = 0;
     LLVMValueRef least = NULL, top = NULL;
-    for (int i = 0; i < terms; i++) {
+    for (int i = 0; i < (weighted ? node->in_count / 2 : node->in_count); i++) {
         const Value *x = node->in[weighted ? 2 * i : i];
+        if (node_exponent_weight(node, weighted ? 2 * i : i) == 0)
+            continue;
+        terms++;
         LLVMValueRef e = weighted ? NULL : value_exponent(cg, x);
         int64_t bound = x->bound;
         if (weighted) {
@@ -65,7 +68,8 @@ static LLVMValueRef aligned_exponent(Codegen *cg, const Node *node, bool first) 
         }
         LLVMValueRef reach = add_const(cg, e, intc_bit_length((uint64_t)bound));
         top = top == NULL ? reach : smax(cg, top, reach);
-        least = least == NULL ? e : first ? least : smin(cg, least, e);
+        if (least == NULL || !first)
+            least = least == NULL ? add_const(cg, e, node_exponent_constant(node)) : smin(cg, least, e);
     }
     int g = node->op == OP_concat ? 0 : log2_ceil(terms);
     return exponent_clamp(cg, smax(cg, least, add_const(cg, top, g - node_align_bits(node))));

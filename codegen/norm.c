@@ -162,7 +162,7 @@ LLVMValueRef element_normalize(Codegen *cg, const Node *node, const LLVMValueRef
     return scaled(cg, node, normal_of(cg, node, in, node->in[0]), in, 3);
 }
 
-/* --- the gradient: A*g + B*x + C --- */
+/* --- exact sums of few statistics --- */
 
 static LLVMValueRef wide(Codegen *cg, LLVMValueRef x) {
     return as_bits(cg, x, 128);
@@ -172,6 +172,64 @@ static LLVMValueRef wide_length(Codegen *cg, LLVMValueRef x) {
     LLVMValueRef args[] = {magnitude(cg, x), LLVMConstInt(cg->i1, 0, false)};
     return sub(cg, const64(cg, 128), as_bits(cg, intrinsic(cg, "llvm.ctlz", &cg->i128, 1, args, 2), 64));
 }
+
+/* What a sum of parts loses so that each keeps NORM_SLOPE_BITS; need: the most bits of one. */
+static LLVMValueRef places_over(Codegen *cg, LLVMValueRef need) {
+    return smax(cg, add_const(cg, need, -NORM_SLOPE_BITS), const64(cg, 0));
+}
+
+/* x and half of what the shift s leaves off. */
+static LLVMValueRef with_half(Codegen *cg, LLVMValueRef x, LLVMValueRef s) {
+    LLVMValueRef half =
+        LLVMBuildLShr(cg->builder, LLVMBuildShl(cg->builder, const_like(x, 1), as_bits(cg, s, bits_of(x)), ""), const_like(x, 1), "");
+    return add(cg, x, half);
+}
+
+/* --- x-hat * scale + shift: A*x + C --- */
+
+LLVMValueRef element_norm_line(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    int f = norm_fraction_of(attr_int(node, "count", 1)), places = (int)attr_int(node, "places", 0), x_bits = norm_input_bits(node);
+    LLVMValueRef zero = const64(cg, 0), scale_e = value_exponent(cg, node->in[2]), shift_e = value_exponent(cg, node->in[3]);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    LLVMValueRef e = node_exponent(cg, node), below = as_bits(cg, add_const(cg, sub(cg, e, scale_e), NORM_LINE_PLACES), 64);
+    LLVMValueRef rise = as_bits(cg, sub(cg, shift_e, e), 64), fall = smin(cg, smax(cg, below, zero), const64(cg, NORM_LINE_FALL));
+    LLVMValueRef vanishes = compare(cg, LLVMIntSGT, below, fall);
+    head_leave(cg, saved);
+    LLVMValueRef code = as_bits(cg, in[0], 64), p = mul(cg, shift_right(cg, code, 5), as_bits(cg, in[2], 64));
+    p = choose(cg, vanishes, zero, p);
+    LLVMValueRef down = add(cg, LLVMBuildAnd(cg->builder, code, const64(cg, 31), ""), add_const(cg, fall, f - NORM_LINE_PLACES));
+    LLVMValueRef mean = clamp(cg, as_bits(cg, in[1], 64), (int64_t)1 << (x_bits - places + NORM_MEAN_FRACTION));
+    rise = smin(cg, smax(cg, add(cg, rise, down), const64(cg, -NORM_LINE_RISE)), const64(cg, NORM_LINE_RISE));
+    LLVMValueRef lower = wide(cg, smax(cg, sub(cg, zero, rise), zero)), higher = wide(cg, smax(cg, rise, zero));
+    LLVMValueRef shift = LLVMBuildShl(cg->builder, round_even(cg, wide(cg, as_bits(cg, in[3], 64)), lower), higher, "");
+    LLVMValueRef line[] = {shift_left(cg, wide(cg, p), NORM_MEAN_FRACTION - places), sub(cg, shift, mul(cg, wide(cg, p), wide(cg, mean)))};
+    LLVMValueRef r = places_over(cg, smax(cg, add_const(cg, wide_length(cg, line[0]), x_bits), wide_length(cg, line[1])));
+    r = smax(cg, r, add_const(cg, down, -NORM_LINE_SHIFT));
+    LLVMValueRef s = smax(cg, sub(cg, down, r), zero);
+    int part = (int)attr_int(node, "part", 0);
+    if (part == 2)
+        return as_bits(cg, s, 32);
+    LLVMValueRef x = as_bits(cg, round_even(cg, line[part], wide(cg, r)), 32);
+    return part == 1 ? with_half(cg, x, s) : x;
+}
+
+LLVMValueRef element_norm_apply(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    LLVMValueRef sum = add(cg, mul(cg, as_bits(cg, in[1], 32), as_bits(cg, in[0], 32)), as_bits(cg, in[2], 32));
+    return LLVMBuildAShr(cg->builder, sum, as_bits(cg, in[3], 32), "");
+}
+
+/* --- the sum of g * x-hat from those of g * x and g --- */
+
+LLVMValueRef element_norm_dot(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    LLVMValueRef products = shift_left(cg, wide(cg, in[0]), NORM_MEAN_FRACTION);
+    LLVMValueRef d = sub(cg, products, mul(cg, wide(cg, in[2]), wide(cg, in[1]))), code = as_bits(cg, in[3], 64);
+    d = mul(cg, d, wide(cg, shift_right(cg, code, 5)));
+    d = round_even(cg, d, wide(cg, LLVMBuildAnd(cg->builder, code, const64(cg, 31), "")));
+    return as_result(cg, node, clamp(cg, d, node->out[0]->bound));
+}
+
+/* --- the gradient: A*g + B*x + C --- */
 
 LLVMValueRef element_norm_slope(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     int f = norm_fraction_of(attr_int(node, "count", 1)), g_bits = norm_gradient_bits(node), x_bits = norm_input_bits(node);
@@ -191,17 +249,18 @@ LLVMValueRef element_norm_slope(Codegen *cg, const Node *node, const LLVMValueRe
     }
     LLVMValueRef need = smax(cg, add_const(cg, wide_length(cg, slope[0]), g_bits), add_const(cg, wide_length(cg, slope[1]), x_bits));
     need = smax(cg, need, wide_length(cg, slope[2]));
-    LLVMValueRef r = smax(cg, add_const(cg, need, -NORM_SLOPE_BITS), const64(cg, 0));
+    LLVMValueRef r = places_over(cg, need), shift = add_const(cg, sub(cg, s, r), g_bits + f - 5);
+    shift = smax(cg, smin(cg, shift, const64(cg, 31)), const64(cg, 0));
     int part = (int)attr_int(node, "part", 0);
-    if (part < 3)
-        return as_bits(cg, round_even(cg, slope[part], wide(cg, r)), 32);
-    LLVMValueRef shift = add_const(cg, sub(cg, s, r), g_bits + f - 5);
-    return as_bits(cg, smax(cg, smin(cg, shift, const64(cg, 31)), const64(cg, 0)), 32);
+    if (part == 3)
+        return as_bits(cg, shift, 32);
+    LLVMValueRef x = as_bits(cg, round_even(cg, slope[part], wide(cg, r)), 32);
+    return part == 2 ? with_half(cg, x, shift) : x;
 }
 
 LLVMValueRef element_norm_grad(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     (void)node;
     LLVMValueRef sum =
         add(cg, mul(cg, as_bits(cg, in[2], 32), as_bits(cg, in[0], 32)), mul(cg, as_bits(cg, in[3], 32), as_bits(cg, in[1], 32)));
-    return round_even(cg, add(cg, sum, as_bits(cg, in[4], 32)), as_bits(cg, in[5], 32));
+    return LLVMBuildAShr(cg->builder, add(cg, sum, as_bits(cg, in[4], 32)), as_bits(cg, in[5], 32), "");
 }

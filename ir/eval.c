@@ -141,23 +141,26 @@ static int exponent_sum(const Eval *eval, const Node *node) {
     return intc_exponent_clamp(e);
 }
 
-/* ALIGN and FIRST. A term is an input, or a pair (x, c) of a weighted sum. */
+/* ALIGN and FIRST. A term is an input of weight 1, or a pair (x, c) of a weighted sum. */
 static int exponent_align(const Eval *eval, const Node *node, bool first) {
-    int width = node->op == OP_weighted_sum ? 2 : 1;
-    int terms = node->in_count / width;
-    int g = node->op == OP_concat ? 0 : eval_log2_ceil(terms);
+    int width = node->op == OP_weighted_sum ? 2 : 1, terms = 0;
     int64_t least = INT64_MAX, most = INT64_MIN;
-    for (int i = 0; i < terms; i++) {
+    for (int i = 0; i < node->in_count / width; i++) {
+        if (node_exponent_weight(node, i * width) == 0)
+            continue;
         int64_t e = eval_in(eval, node, i * width)->exponent;
         int64_t bound = node->in[i * width]->bound;
         if (width == 2) {
             e = intc_exponent_clamp(e + eval_in(eval, node, i * width + 1)->exponent + weighted_cut(node, i));
             bound = weighted_bound(node, i);
         }
-        least = e < least && (!first || i == 0) ? e : least;
+        if (!first || terms == 0)
+            least = e + node_exponent_constant(node) < least ? e + node_exponent_constant(node) : least;
         int64_t top = e + intc_bit_length((uint64_t)bound);
         most = top > most ? top : most;
+        terms++;
     }
+    int g = node->op == OP_concat ? 0 : eval_log2_ceil(terms);
     most += g - node_align_bits(node);
     return intc_exponent_clamp(least > most ? least : most);
 }

@@ -178,7 +178,7 @@ void eval_normalize(const Eval *eval, const Node *node) {
             y->real[i] = normal_real(&normal, i) * (scaled ? factor->real[scale.offset] : 1);
 }
 
-/* --- the gradient: A*g + B*x + C --- */
+/* --- exact sums of few statistics --- */
 
 __extension__ typedef __int128 Wide;
 __extension__ typedef unsigned __int128 UWide;
@@ -196,14 +196,98 @@ static Wide wide_round(Wide x, int s) {
     return floor + (rest > half || (rest == half && (floor & 1) != 0));
 }
 
+static Wide wide_align(Wide x, int s) {
+    return s < 0 ? x * ((Wide)1 << -s) : wide_round(x, s);
+}
+
+static int64_t limited(int64_t x, int bits) {
+    return intc_saturate(x, -((int64_t)1 << bits), (int64_t)1 << bits);
+}
+
+/* Half of what a shift leaves off. */
+static int64_t half_of(int64_t shift) {
+    return shift > 0 ? (int64_t)1 << (shift - 1) : 0;
+}
+
+/* --- x-hat * scale + shift: A*x + C --- */
+
+/* The exponents of scale and shift against that of the line. */
+typedef struct {
+    int64_t fall, rise; /* of the scale's, less its places, to the line's; from the line's to the shift's */
+} LineExponents;
+
+static int64_t line_mantissa(const Node *node, LineExponents e, int64_t code, int64_t mean, int64_t scale, int64_t shift) {
+    int f = norm_fraction_of(attr_int(node, "count", 1)), places = (int)attr_int(node, "places", 0), x_bits = norm_input_bits(node);
+    int fall = (int)intc_saturate(e.fall, 0, NORM_LINE_FALL), down = (int)(code & 31) + f - NORM_LINE_PLACES + fall;
+    int64_t p = e.fall > NORM_LINE_FALL ? 0 : (code >> 5) * scale;
+    mean = limited(mean, x_bits - places + NORM_MEAN_FRACTION);
+    int rise = (int)intc_saturate(e.rise + down, -NORM_LINE_RISE, NORM_LINE_RISE);
+    Wide line[] = {(Wide)p * (1 << (NORM_MEAN_FRACTION - places)), wide_align(shift, -rise) - (Wide)p * mean};
+    const int needs[] = {wide_length(line[0]) + x_bits, wide_length(line[1])};
+    int need = needs[0] > needs[1] ? needs[0] : needs[1], part = (int)attr_int(node, "part", 0);
+    int r = need > NORM_SLOPE_BITS ? need - NORM_SLOPE_BITS : 0;
+    r = down - r > NORM_LINE_SHIFT ? down - NORM_LINE_SHIFT : r;
+    int64_t s = down > r ? down - r : 0;
+    return part == 2 ? s : (int64_t)wide_round(line[part], r) + (part == 1 ? half_of(s) : 0);
+}
+
+void eval_norm_line(const Eval *eval, const Node *node) {
+    const Tensor *code = eval_in(eval, node, 0), *mean = eval_in(eval, node, 1), *scale = eval_in(eval, node, 2),
+                 *shift = eval_in(eval, node, 3);
+    Tensor *y = eval_out(eval, node, 0);
+    LineExponents e = {(int64_t)y->exponent - (scale->exponent - NORM_LINE_PLACES), (int64_t)shift->exponent - y->exponent};
+    int64_t n = shape_elements(node->out[0]->shape), part = attr_int(node, "part", 0);
+    for (int64_t i = 0; i < n; i++) {
+        if (eval_exact(eval, node->out[0])) {
+            y->mantissa[i] = line_mantissa(node, e, code->mantissa[i], mean->mantissa[i], scale->mantissa[i], shift->mantissa[i]);
+        } else {
+            double slope = scale->real[i] * real_code(code, i);
+            y->real[i] = part == 0 ? slope : part == 1 ? shift->real[i] - slope * mean->real[i] : 0;
+        }
+    }
+}
+
+void eval_norm_apply(const Eval *eval, const Node *node) {
+    Walk stats = walk_broadcast(node->out[0]->shape, node->in[1]->shape);
+    const Tensor *x = eval_in(eval, node, 0), *a = eval_in(eval, node, 1), *c = eval_in(eval, node, 2), *s = eval_in(eval, node, 3);
+    Tensor *y = eval_out(eval, node, 0);
+    int64_t n = shape_elements(node->out[0]->shape);
+    for (int64_t i = 0; i < n; i++, walk_next(&stats)) {
+        int64_t at = stats.offset;
+        if (eval_exact(eval, node->out[0]))
+            y->mantissa[i] = (a->mantissa[at] * x->mantissa[i] + c->mantissa[at]) >> s->mantissa[at];
+        else
+            y->real[i] = a->real[at] * x->real[i] + c->real[at];
+    }
+}
+
+/* --- the sum of g * x-hat from those of g * x and g --- */
+
+void eval_norm_dot(const Eval *eval, const Node *node) {
+    const Tensor *products = eval_in(eval, node, 0), *sum = eval_in(eval, node, 1), *mean = eval_in(eval, node, 2),
+                 *code = eval_in(eval, node, 3);
+    Tensor *y = eval_out(eval, node, 0);
+    int64_t n = shape_elements(node->out[0]->shape), top = node->out[0]->bound;
+    for (int64_t i = 0; i < n; i++) {
+        if (eval_exact(eval, node->out[0])) {
+            Wide d = (Wide)products->mantissa[i] * (1 << NORM_MEAN_FRACTION) - (Wide)mean->mantissa[i] * sum->mantissa[i];
+            d = wide_round(d * (code->mantissa[i] >> 5), (int)(code->mantissa[i] & 31));
+            y->mantissa[i] = d > top ? top : d < -top ? -top : (int64_t)d;
+        } else {
+            y->real[i] = (products->real[i] - mean->real[i] * sum->real[i]) * real_code(code, i);
+        }
+    }
+}
+
+/* --- the gradient: A*g + B*x + C --- */
+
 static int64_t slope_mantissa(const Node *node, int64_t code, int64_t mean, int64_t a, int64_t b, int64_t scale) {
     int f = norm_fraction_of(attr_int(node, "count", 1)), s = (int)(code & 31);
     int g_bits = norm_gradient_bits(node), x_bits = norm_input_bits(node);
     int64_t density = code >> 5, p = density * scale;
-    a = intc_saturate(a, -((int64_t)1 << (g_bits + NORM_SUM_FRACTION)), (int64_t)1 << (g_bits + NORM_SUM_FRACTION));
-    int b_bits = g_bits + f + NORM_PRODUCT_FRACTION;
-    b = intc_saturate(b, -((int64_t)1 << b_bits), (int64_t)1 << b_bits);
-    mean = intc_saturate(mean, -((int64_t)1 << (x_bits + NORM_MEAN_FRACTION)), (int64_t)1 << (x_bits + NORM_MEAN_FRACTION));
+    a = limited(a, g_bits + NORM_SUM_FRACTION);
+    b = limited(b, g_bits + f + NORM_PRODUCT_FRACTION);
+    mean = limited(mean, x_bits + NORM_MEAN_FRACTION);
     Wide slope[] = {(Wide)p * 65536, -wide_round((Wide)p * density * b * 2, s + 2 * f - 18), 0};
     if (attr_int(node, "centered", 1) != 0)
         slope[2] = -(Wide)p * a * 4 - wide_round(slope[1] * mean, NORM_MEAN_FRACTION);
@@ -211,9 +295,8 @@ static int64_t slope_mantissa(const Node *node, int64_t code, int64_t mean, int6
     int need = needs[0] > needs[1] ? needs[0] : needs[1];
     need = need > needs[2] ? need : needs[2];
     int r = need > NORM_SLOPE_BITS ? need - NORM_SLOPE_BITS : 0, part = (int)attr_int(node, "part", 0);
-    if (part == 3)
-        return intc_saturate(s - r + g_bits + f - 5, 0, 31);
-    return (int64_t)wide_round(slope[part], r);
+    int64_t shift = intc_saturate(s - r + g_bits + f - 5, 0, 31);
+    return part == 3 ? shift : (int64_t)wide_round(slope[part], r) + (part == 2 ? half_of(shift) : 0);
 }
 
 static double slope_real(const Node *node, double density, double mean, double a, double b, double scale) {
@@ -252,7 +335,7 @@ void eval_norm_grad(const Eval *eval, const Node *node) {
         int64_t at = stats.offset;
         if (eval_exact(eval, node->out[0])) {
             int64_t sum = slope[0]->mantissa[at] * g->mantissa[i] + slope[1]->mantissa[at] * x->mantissa[i] + slope[2]->mantissa[at];
-            dx->mantissa[i] = intc_round_even(sum, (int)slope[3]->mantissa[at]);
+            dx->mantissa[i] = sum >> slope[3]->mantissa[at];
         } else {
             dx->real[i] = slope[0]->real[at] * g->real[i] + slope[1]->real[at] * x->real[i] + slope[2]->real[at];
         }

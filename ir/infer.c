@@ -146,6 +146,23 @@ bool infer_normalize(Node *node, Diag *diag) {
     return statistics_fit(node, diag, x, 1, 2) && scale_fits(node, diag, x, 3) && infer_out(node, 0, x);
 }
 
+bool infer_norm_line(Node *node, Diag *diag) {
+    Shape code = node->in[0]->shape;
+    if (attr_int(node, "part", 0) > 2)
+        return infer_refuse(node, diag, "part %lld, expected 0 to 2", (long long)attr_int(node, "part", 0));
+    return statistics_fit(node, diag, code, 0, 4) && infer_out(node, 0, code);
+}
+
+bool infer_norm_apply(Node *node, Diag *diag) {
+    Shape x = node->in[0]->shape;
+    return statistics_fit(node, diag, x, 1, 3) && infer_out(node, 0, x);
+}
+
+bool infer_norm_dot(Node *node, Diag *diag) {
+    Shape sum = node->in[0]->shape;
+    return statistics_fit(node, diag, sum, 0, 4) && infer_out(node, 0, sum);
+}
+
 bool infer_norm_slope(Node *node, Diag *diag) {
     Shape code = node->in[0]->shape;
     if (attr_int(node, "part", 0) > 3)

@@ -254,8 +254,8 @@ int reals_to_mantissas(const double *real, int64_t n, int bits, int64_t *mantiss
 #define ALIGN_BITS_64 61
 /* Sets type, bound and exponent kind of every output from the inputs' (which have theirs). Used by exponents and by the parser's check. */
 void node_infer_width(Node *node);
-/* RULE_SUM: e = sum over inputs of weight * e_i, plus the constant; RULE_HALF: floor(e_0 / 2) plus the constant; RULE_CONST: the constant.
- * Weight 0 for integers. */
+/* RULE_SUM: e = sum over inputs of weight * e_i, plus the constant; RULE_HALF: floor(e_0 / 2) plus the constant; RULE_CONST: the constant;
+ * RULE_ALIGN, RULE_FIRST: terms are the inputs of weight 1. Weight 0 for integers. */
 int node_exponent_weight(const Node *node, int input);
 int node_exponent_constant(const Node *node);
 /* ALIGN and FIRST: bits of the result (ALIGN_BITS_*), and g = ceil(log2(number of terms)). */
@@ -269,6 +269,9 @@ int64_t weighted_bound(const Node *node, int i);
 /* --- normalisation: fixed numbers of docs/operators.md --- */
 
 enum { NORM_MEAN_FRACTION = 8, NORM_VARIANCE_FRACTION = 24, NORM_SUM_FRACTION = 14, NORM_PRODUCT_FRACTION = 5, NORM_SLOPE_BITS = 28 };
+/* Of norm_line: places of the line below the mantissas of the scale, the largest shift, and how far the exponents of line and scale, and of
+ * line and shift, are told apart. */
+enum { NORM_LINE_PLACES = 6, NORM_LINE_SHIFT = 30, NORM_LINE_FALL = 32, NORM_LINE_RISE = 96 };
 /* Of normalize: elements that one mean stands for, and f, the fraction bits of x-hat. */
 int64_t norm_count(const Node *node);
 int norm_fraction(const Node *node);
@@ -276,7 +279,7 @@ int norm_fraction_of(int64_t count);
 /* The largest shift of a code: that of an rsqrt, and as the bound of its value tells it. */
 int norm_most_shift(const Node *node);
 int norm_code_shift(const Value *code);
-/* Of norm_slope: bits of g and of x, whose bounds those of b and of the code tell. */
+/* Of norm_slope and norm_line: bits of g and of x, whose bounds those of b and of the code tell. */
 int norm_gradient_bits(const Node *node);
 int norm_input_bits(const Node *node);
 

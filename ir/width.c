@@ -111,7 +111,7 @@ int norm_gradient_bits(const Node *node) {
 }
 
 int norm_input_bits(const Node *node) {
-    return norm_code_shift(node->in[0]) == SHIFT_NARROW ? 8 : 16;
+    return (norm_code_shift(node->in[0]) == SHIFT_NARROW ? 8 : 16) + (int)attr_int(node, "places", 0);
 }
 
 /* Unlimited where the exact computation would not fit 64 bits. */
@@ -139,9 +139,26 @@ int64_t bound_normalize(const Node *node) {
     return product(32767, node->in_count == 4 ? node->in[3]->bound : 1);
 }
 
+/* C has half of what the shift leaves off. */
+int64_t bound_norm_line(const Node *node) {
+    const int64_t bounds[] = {(int64_t)1 << (NORM_SLOPE_BITS - norm_input_bits(node)),
+                              ((int64_t)1 << NORM_SLOPE_BITS) + ((int64_t)1 << (NORM_LINE_SHIFT - 1)), NORM_LINE_SHIFT};
+    return bounds[attr_int(node, "part", 0)];
+}
+
+int64_t bound_norm_apply(const Node *node) {
+    (void)node;
+    return (int64_t)2 << NORM_SLOPE_BITS;
+}
+
+int64_t bound_norm_dot(const Node *node) {
+    return product(32767, node->in[1]->bound);
+}
+
 int64_t bound_norm_slope(const Node *node) {
     const int64_t bounds[] = {(int64_t)1 << (NORM_SLOPE_BITS - norm_gradient_bits(node)),
-                              (int64_t)1 << (NORM_SLOPE_BITS - norm_input_bits(node)), (int64_t)1 << NORM_SLOPE_BITS, 31};
+                              (int64_t)1 << (NORM_SLOPE_BITS - norm_input_bits(node)), ((int64_t)1 << NORM_SLOPE_BITS) + ((int64_t)1 << 30),
+                              31};
     return bounds[attr_int(node, "part", 0)];
 }
 
@@ -296,6 +313,12 @@ int node_exponent_weight(const Node *node, int input) {
         return input;
     case OP_normalize:
         return input == 3;
+    case OP_norm_line:
+        return input >= 2;
+    case OP_norm_apply:
+        return input == 2;
+    case OP_norm_dot:
+        return input == 1;
     case OP_norm_slope:
         return input == 4;
     case OP_norm_grad:
@@ -327,6 +350,10 @@ int node_exponent_constant(const Node *node) {
         return -NORM_VARIANCE_FRACTION;
     case OP_normalize:
         return -norm_fraction(node);
+    case OP_norm_line:
+        return -NORM_LINE_PLACES;
+    case OP_norm_dot:
+        return -norm_fraction_of(attr_int(node, "count", 1));
     case OP_norm_slope:
         return norm_gradient_bits(node) - 13 - (node->in_count == 5 ? 0 : 15);
     case OP_leaky_relu:

@@ -38,9 +38,15 @@ typedef struct {
     int given;  /* their number */
 } Scaler;
 
-/* The reader takes the value as it is. */
-static bool is_exact(const Use *use) {
-    return use->node != NULL && op_reads(use->node->op, use->input) == 'x';
+/* The reader takes the value as it is, or so do all readers of the reshaped value. */
+static bool is_exact(const Scaler *s, const Use *use) {
+    if (use->node == NULL || use->node->op != OP_reshape)
+        return use->node != NULL && op_reads(use->node->op, use->input) == 'x';
+    const Uses *uses = &s->uses[use->node->out[0]->id];
+    bool exact = uses->count > 0;
+    for (int i = 0; exact && i < uses->count; i++)
+        exact = is_exact(s, &uses->at[i]);
+    return exact;
 }
 
 static bool is_mask(const Node *node) {
@@ -106,7 +112,7 @@ static void find_tails(Scaler *s) {
             bool tail = node->phase != PHASE_FORWARD && uses->count > 0;
             for (int u = 0; u < uses->count; u++) {
                 const Use *use = &uses->at[u];
-                if (is_exact(use))
+                if (is_exact(s, use))
                     continue;
                 bool update = use->node == NULL ? use->input < 0 : use->node->phase == PHASE_UPDATE;
                 tail = tail && (update || (use->node != NULL && passes_tail(use->node, use->input) && s->tail[use->node->out[0]->id]));
@@ -212,7 +218,7 @@ static bool stays_wide(const Scaler *s, const Value *value) {
     bool crosses = false;
     for (int i = 0; i < uses->count; i++) {
         const Node *reader = uses->at[i].node;
-        if (is_mask(reader) || is_exact(&uses->at[i]))
+        if (is_mask(reader) || is_exact(s, &uses->at[i]))
             continue;
         count++;
         crosses = crosses || (reader != NULL && reader->phase != value->def->phase);
@@ -285,7 +291,7 @@ static void scale_value(Scaler *s, Value *value, int at) {
         demand(s, value, use);
         bool update = use->node != NULL && use->node->phase == PHASE_UPDATE;
         int most = update ? MASTER_BITS : half_target(s, value);
-        if (!wide && use->accepts > most && !is_exact(use))
+        if (!wide && use->accepts > most && !is_exact(s, use))
             use->accepts = use->target = most;
     }
     serve(s, value, behind(s->graph, at));
@@ -481,7 +487,15 @@ static bool infer(Scaler *s, Node *node, Diag *diag) {
 
 /* One mean for all samples. */
 static bool is_batch_norm(const Node *node) {
-    return node->op == OP_normalize && node->in[1]->shape.dim[0] == 1 && node->in[0]->shape.dim[0] > 1;
+    return node->op == OP_norm_apply && node->in[1]->shape.dim[0] == 1 && node->in[0]->shape.dim[0] > 1;
+}
+
+static void set_places(Node *node, int64_t places) {
+    for (int part = 0; part < 3; part++) {
+        attr_set(node->in[1 + part]->def, ATTR_I("places", places));
+        node_infer_width(node->in[1 + part]->def);
+    }
+    node_infer_width(node);
 }
 
 /* The result of a batch normalisation is computed from its input with more places than what is stored of it for the backward pass and what
@@ -505,8 +519,7 @@ static void refine_normalised(Graph *graph) {
             i++;
         }
         node->in[0] = next->out[0];
-        attr_set(node, ATTR_I("places", NORMALISED_PLACES));
-        node_infer_width(node);
+        set_places(node, NORMALISED_PLACES);
     }
 }
 

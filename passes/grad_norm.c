@@ -65,6 +65,7 @@ void grad_normalize(Backward *b, const Node *node, Value *dy) {
     bool outside = scale != NULL && constant_along(&norm, scale), wanted = grad_wanted(b, node, 0);
     if (scale != NULL && !outside && wanted)
         g = grad_op2(b, node, OP_mul, dy, scale, NO_ATTRS);
+    Value *plain = wanted && attr_int(node, "centered", 1) != 0 ? sum(&norm, g) : NULL;
     if (wanted || outside)
         total = sum(&norm, product(&norm, g));
     if (scale != NULL && grad_wanted(b, node, 3))
@@ -72,7 +73,7 @@ void grad_normalize(Backward *b, const Node *node, Value *dy) {
     if (!wanted)
         return;
     Value *second = mean(&norm, total, NORM_PRODUCT_FRACTION);
-    Value *first = attr_int(node, "centered", 1) != 0 ? mean(&norm, sum(&norm, g), NORM_SUM_FRACTION) : second;
+    Value *first = plain != NULL ? mean(&norm, plain, NORM_SUM_FRACTION) : second;
     Value *const in[] = {g, node->in[0], node->in[1], node->in[2], first, second, outside ? scale : NULL};
     grad_give(b, node, 0, grad_norm_input(b->graph, node, in, norm.count));
 }

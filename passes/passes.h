@@ -22,6 +22,9 @@ Value *backward_gradient(const Graph *graph, const Value *param);
  * momentum, decay, step_w, step_g, step_v: v' = momentum*v + g + decay*w; w' = w + step_w*w + step_g*g + step_v*v'. STAGE_TRAINED to
  * STAGE_UPDATED. */
 bool pass_sgd(Graph *graph, Diag *diag);
+/* Of an integer trainer: a normalize with one scale and a bias for each mean becomes the line A*x + C; the sum of a gradient times
+ * normalised values over what shares one mean comes from the sums of gradient times value and of the gradient. STAGE_UPDATED. */
+bool pass_lines(Graph *graph, Diag *diag);
 /* Widths and exponents: quantizes constants, inserts rescale. STAGE_LOWERED or STAGE_UPDATED to STAGE_SCALED. */
 bool pass_exponents(Graph *graph, const PassOptions *options, Diag *diag);
 /* Inference: gives every dynamic rescale of an activation, and every input, a slot for its calibrated exponent; `fixed` is the copy that

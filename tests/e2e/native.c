@@ -83,7 +83,7 @@ static void choose_width(Value *value, char reads, bool coefficient) {
 
 /* add_norm has these: their operands are statistics of one another. */
 static bool is_norm(Op op) {
-    return op == OP_variance || op == OP_rsqrt || op == OP_normalize || op == OP_norm_slope || op == OP_norm_grad;
+    return op == OP_variance || op == OP_rsqrt || (op >= OP_normalize && op <= OP_norm_grad);
 }
 
 static void add_case(const Case *test) {
@@ -268,6 +268,10 @@ static void add_norm(void) {
     rescale(build(bench.graph, OP_relu, NULL, INPUTS(y), NO_ATTRS), 8, false);
     Value *factor = below(2) == 0 ? NULL : input("s", broadcast_part(stats), T_I16, 32767);
     rescale(norm_gradient(bench.graph, g, x, made, factor, attrs), 8, true);
+    if (centered) {
+        rescale(norm_line(bench.graph, x, made, input("s", stats, T_I16, 32767), input("b", stats, T_I16, 32767)), 8, false);
+        norm_dot(bench.graph, g, x, made);
+    }
     Value *variance = input("v", shape_of(1, shape.dim), T_I16, 32767);
     build(bench.graph, OP_inv_sqrt, NULL, INPUTS(variance), ATTRS(ATTR_R("epsilon", 1e-5)));
 }

@@ -15,7 +15,7 @@ equal=$(printf '%s\n' "$bodies" | sort | uniq -d | wc -l)
 "$INTC" --batch=32 --stop-after=memplan "$MODELS/digits_resnet.onnx" -o planned.ir
 refined=$(grep -c ' = refine ' planned.ir)
 beside=$(grep -c ' = refine .* beside ' planned.ir)
-norms=$(sed -n 's/^.* = normalize \(%[^,]*\),.* places=.*/\1/p' planned.ir | sort -u | wc -l)
+norms=$(sed -n 's/^.* = norm_apply \(%[^,]*\),.*/\1/p' planned.ir | sort -u | wc -l)
 [ "$norms" -gt 0 ] && [ "$refined" = "$norms" ] && [ "$beside" = "$refined" ] ||
     fail "$norms normalisations read $refined refined values, $beside of them stored beside the rounded ones"
 echo "$kernels kernels, $calls calls, $beside refined values"

@@ -124,6 +124,30 @@ static inline void statistics(Graph *graph, Value *x, Shape stats, bool centered
     made[1] = build(graph, OP_rsqrt, NULL, INPUTS(made[2]), ATTRS(ATTR_I("count", count), ATTR_R("epsilon", 0x1p-10)));
 }
 
+/* The line of x with one scale and one shift for each mean made[0] with the code made[1]. */
+static inline Value *norm_line(Graph *graph, Value *x, Value *const made[2], Value *scale, Value *shift) {
+    Value *all[4] = {x};
+    for (int part = 0; part < 3; part++)
+        all[1 + part] = build(graph, OP_norm_line, NULL, INPUTS(made[1], made[0], scale, shift),
+                              ATTRS(ATTR_I("part", part), ATTR_I("count", shape_elements(x->shape) / shape_elements(made[0]->shape))));
+    return build(graph, OP_norm_apply, NULL, all, 4, NULL, 0);
+}
+
+/* The sum of g times normalised x over what shares a mean, from the sums of g * x and of g. */
+static inline Value *norm_dot(Graph *graph, Value *g, Value *x, Value *const made[2]) {
+    Shape shape = made[0]->shape;
+    int64_t axes[MAX_RANK], count = shape_elements(x->shape) / shape_elements(shape);
+    int axis_count = 0;
+    for (int i = 0; i < shape.rank; i++)
+        if (shape.dim[i] == 1)
+            axes[axis_count++] = i;
+    const Attr attrs[] = {ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)};
+    Value *product = build(graph, OP_mul, NULL, INPUTS(g, x), NO_ATTRS), *sums[2];
+    for (int i = 0; i < 2; i++)
+        sums[i] = build(graph, OP_reduce_sum, NULL, INPUTS(i == 0 ? product : g), attrs, 2);
+    return build(graph, OP_norm_dot, NULL, INPUTS(sums[0], sums[1], made[0], made[1]), ATTRS(ATTR_I("count", count)));
+}
+
 /* The gradient of a normalisation from made[0], the mean, and made[1], the code; attrs: `centered` alone. */
 static inline Value *norm_gradient(Graph *graph, Value *g, Value *x, Value *const made[2], Value *scale, const Attr *attrs) {
     Value *product = build(graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], g), attrs, 1), *means[2];
@@ -146,12 +170,16 @@ static inline Value *norm_gradient(Graph *graph, Value *g, Value *x, Value *cons
  */
 static inline Value *case_node(Graph *graph, const Case *test, Value **in, int count) {
     Value *stats[3];
-    bool grad = test->op == OP_norm_grad;
-    if (test->op != OP_normalize && !grad)
+    bool grad = test->op == OP_norm_grad || test->op == OP_norm_dot;
+    if (test->op != OP_normalize && test->op != OP_norm_apply && !grad)
         return build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
     Value *x = in[grad], *scale = count > 2 + grad ? in[2 + grad] : NULL;
     Shape shape = in[grad + 1]->shape;
-    statistics(graph, x, shape, test->attrs[0].integer != 0, stats);
+    statistics(graph, x, shape, test->attr_count == 0 || test->attrs[0].integer != 0, stats);
+    if (test->op == OP_norm_apply)
+        return norm_line(graph, x, stats, scale, in[3]);
+    if (test->op == OP_norm_dot)
+        return norm_dot(graph, in[0], x, stats);
     if (!grad)
         return build(graph, OP_normalize, NULL, (Value *[]){x, stats[0], stats[1], scale}, scale != NULL ? 4 : 3, test->attrs,
                      test->attr_count);

@@ -106,6 +106,23 @@ static inline Value *maker_row(Maker *m, Value *x) {
     return build(m->graph, random_below(&m->state, 2) == 0 ? OP_softmax : OP_log_softmax, NULL, INPUTS(x), ATTRS(ATTR_I("axis", axis)));
 }
 
+/* With one mean a channel, or one a row. */
+static inline Value *maker_norm(Maker *m, Value *x) {
+    int rank = x->shape.rank, axis = random_below(&m->state, 2) == 0 ? 1 : rank - 1;
+    if (rank < 2 || shape_elements(x->shape) == 0)
+        return maker_unary(m, x);
+    bool rows = random_below(&m->state, 2) == 0;
+    Shape stats = x->shape, scale = {.rank = rank};
+    for (int d = 0; d < rank; d++) {
+        stats.dim[d] = rows == (d == axis) ? 1 : x->shape.dim[d];
+        scale.dim[d] = d == axis ? x->shape.dim[d] : 1;
+    }
+    Value *made[3], *bias = maker_param(m, shape_of(1, &x->shape.dim[axis]));
+    statistics(m->graph, x, stats, true, made);
+    Value *y = build(m->graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], maker_param(m, scale)), ATTRS(ATTR_I("centered", 1)));
+    return build(m->graph, OP_bias, NULL, INPUTS(y, bias), ATTRS(ATTR_I("axis", axis)));
+}
+
 static inline Graph *random_graph(Arena *arena, uint64_t seed) {
     Maker m = {.graph = graph_new(arena, "random"), .state = seed};
     m.graph->stage = STAGE_LOWERED;
@@ -113,7 +130,7 @@ static inline Graph *random_graph(Arena *arena, uint64_t seed) {
     m.values[m.count++] = graph_value(m.graph, VALUE_INPUT, "x1", parse_shape("2x3x4x4"));
     for (int i = 0; i < GRAPH_OPS; i++) {
         Value *x = random_below(&m.state, 2) == 0 ? m.values[m.count - 1] : maker_pick(&m), *y;
-        switch (random_below(&m.state, 6)) {
+        switch (random_below(&m.state, 7)) {
         case 0:
             y = maker_binary(&m, x);
             break;
@@ -125,6 +142,9 @@ static inline Graph *random_graph(Arena *arena, uint64_t seed) {
             break;
         case 3:
             y = maker_row(&m, x);
+            break;
+        case 4:
+            y = maker_norm(&m, x);
             break;
         default:
             y = maker_unary(&m, x);

@@ -73,6 +73,7 @@ static void training(const char *name, Graph *graph, bool every) {
     snprintf(text, sizeof text, "%s.backward", name);
     golden(text, graph);
     must("sgd", pass_sgd(graph, diag));
+    must("lines", pass_lines(graph, diag));
     must("fold", pass_fold(graph, diag));
     must("dce", pass_dce(graph, diag));
     snprintf(text, sizeof text, "%s.simplify", name);
@@ -139,8 +140,8 @@ static void operators(void) {
         for_each_case(print_case);
         fclose(op_file);
         snprintf(name, sizeof name, "op.%s", op_info(op_wanted)->name);
-        /* norm_slope stands in the file of norm_grad, with which it is built. */
-        CHECK(size > 0 || op == OP_norm_slope, "cases.def has no case of %s", op_info(op_wanted)->name);
+        /* norm_slope stands in the file of norm_grad, with which it is built, norm_line in that of norm_apply. */
+        CHECK(size > 0 || op == OP_norm_slope || op == OP_norm_line, "cases.def has no case of %s", op_info(op_wanted)->name);
         if (size > 0)
             golden_text(name, text);
         free(text);

@@ -178,8 +178,8 @@ int main(int argc, char **argv) {
         return failures > 0;
     check_accumulation();
     check_unneeded();
-    /* norm_slope is built with norm_grad alone. */
+    /* norm_slope is built with norm_grad alone, norm_line with norm_apply. */
     for (int op = OP_NONE + 1; op < OP_COUNT; op++)
-        CHECK(covered[op] || op == OP_norm_slope, "cases.def has no case of %s", op_info((Op)op)->name);
+        CHECK(covered[op] || op == OP_norm_slope || op == OP_norm_line, "cases.def has no case of %s", op_info((Op)op)->name);
     return report("gradient", count);
 }

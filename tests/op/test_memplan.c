@@ -39,8 +39,9 @@ static const Value *first_equal(const Graph *graph, const Value *value) {
     return value;
 }
 
+/* Or made by the root itself, as what stands beside it may read. */
 static bool inside_group(const Node *root, const Value *value) {
-    return value->def != NULL && value->def->fused_into == root;
+    return value->def != NULL && (value->def->fused_into == root || value->def == root);
 }
 
 /* Every element of a move that copies nothing lies where its operand's does. */

@@ -57,7 +57,8 @@ static void check_random(uint64_t seed, double *before, double *after) {
     bool good = verified(name, graph, pass_backward(graph, diag)) && verified(name, graph, pass_sgd(graph, diag));
     if (good)
         evaluate(graph, EVAL_REAL, before);
-    good = good && verified(name, graph, pass_fold(graph, diag)) && verified(name, graph, pass_dce(graph, diag));
+    good = good && verified(name, graph, pass_lines(graph, diag)) && verified(name, graph, pass_fold(graph, diag)) &&
+           verified(name, graph, pass_dce(graph, diag));
     if (good) {
         evaluate(graph, EVAL_REAL, after);
         compare(name, before, after, 1e-9);
