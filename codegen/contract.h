@@ -31,6 +31,8 @@ typedef enum {
     DOT_SDOT,
     DOT_GENERIC,
     DOT_LANES,
+    DOT_PAIRS512,
+    DOT_PAIRS256,
     DOT_FLOAT,
     DOT_FLOAT_LANES
 } DotKind;
@@ -48,9 +50,9 @@ typedef struct {
 
 /* The best one for so many columns of these operands. */
 Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand);
-/* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column], plain multiplications. The columns of a row
- * are adjacent elements, behind the address that other kinds broadcast from. */
-Dot dot_lanes(const Codegen *cg, Type type);
+/* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column]. The groups of a row's columns are adjacent,
+ * behind the address that other kinds broadcast from. pairs: groups of two are worth it; else plain multiplications. */
+Dot dot_lanes(const Codegen *cg, Type type, bool pairs);
 /* For operands of 16 bits on AVX2. */
 Dot dot_words(void);
 /* Whether the columns of a row are adjacent. */

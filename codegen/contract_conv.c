@@ -37,6 +37,19 @@ static bool channels_last(const Conv *conv) {
     return (conv->channels == 1 || conv->xs[1] == bytes) && (conv->size[2] == 1 || conv->xs[4] == conv->channels * bytes);
 }
 
+/* The pairs of a row: of each pixel the element here and the one `apart` pixels further, zero beyond the row, where staged memory is zero. */
+static void stage_pairs(Codegen *cg, const Conv *conv, LLVMValueRef from, LLVMValueRef to) {
+    int64_t apart = conv->apart, wide = conv->size[2], both = wide > apart ? wide - apart : 0, channels = conv->channels;
+    int64_t first = apart < wide ? apart : wide;
+    LLVMValueRef further = byte_at_const(cg, from, both * channels), before = byte_at_const(cg, to, -apart * conv->pixel);
+    stage_interleaved(cg, &conv->dot, (LLVMValueRef[]){NULL, from}, NULL, before, first * channels, true);
+    if (both > 0)
+        stage_interleaved(cg, &conv->dot, (LLVMValueRef[]){from, byte_at_const(cg, from, apart * channels)}, NULL, to, both * channels,
+                          true);
+    stage_interleaved(cg, &conv->dot, (LLVMValueRef[]){further, NULL}, NULL, byte_at_const(cg, to, both * conv->pixel), first * channels,
+                      true);
+}
+
 static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMValueRef staged) {
     Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[0]));
     Loop high = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[1]));
@@ -44,14 +57,19 @@ static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMV
     LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, conv->low[0]), conv->step[0]),
                              mul_by(cg, add_const(cg, high.index, conv->low[1]), conv->step[1]));
     LLVMValueRef to = byte_at(cg, staged, add_const(cg, place, conv->low[2] * conv->step[2]));
-    if (channels_last(conv)) {
+    if (channels_last(conv) && conv->apart > 0) {
+        stage_pairs(cg, conv, from, to);
+    } else if (channels_last(conv)) {
         stage_run(cg, &conv->dot, from, to, conv->size[2] * conv->channels);
     } else {
         Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, conv->channels));
         Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[2]));
         LLVMValueRef source = byte_at(cg, from, add(cg, mul_by(cg, channel.index, conv->xs[1]), mul_by(cg, wide.index, conv->xs[4])));
-        LLVMValueRef target = add(cg, mul_by(cg, channel.index, conv->dot.bytes), mul_by(cg, wide.index, conv->step[2]));
-        stage_one(cg, &conv->dot, source, byte_at(cg, to, target));
+        int64_t bytes = conv->pixel / conv->channels;
+        LLVMValueRef target = byte_at(cg, to, add(cg, mul_by(cg, channel.index, bytes), mul_by(cg, wide.index, conv->step[2])));
+        stage_one(cg, &conv->dot, source, target);
+        if (conv->apart > 0)
+            stage_one(cg, &conv->dot, source, byte_at_const(cg, target, conv->dot.bytes - conv->apart * conv->pixel));
         loop_end(cg, &wide);
         loop_end(cg, &channel);
     }

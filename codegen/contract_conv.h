@@ -22,6 +22,7 @@ struct Conv {
     int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), both in bytes, and result */
     int64_t low[3], staged[3];   /* padding before, and padded size */
     int64_t pixel, step[3];      /* bytes of a staged pixel and from one pixel to the next */
+    int64_t apart;               /* pixels from the first to the second element of a pair of a depthwise convolution */
     int64_t image;               /* bytes of a staged image */
     int64_t tasks, together;     /* images that go through the products as rows of one */
     int64_t b_bytes, init_bytes; /* of one group */

@@ -56,6 +56,10 @@ static bool should_scatter(const Conv *conv) {
     return vectors * (groups + 3) < dots / 10 * 9;
 }
 
+static int64_t common_divisor(int64_t a, int64_t b) {
+    return b == 0 ? a : common_divisor(b, a % b);
+}
+
 static void describe(const Codegen *cg, Conv *conv) {
     const Node *node = conv->node;
     int rank = conv->source->shape.rank - 2, count;
@@ -67,7 +71,7 @@ static void describe(const Codegen *cg, Conv *conv) {
     Type type = conv->source->type;
     conv->dot = dot_for(cg, conv->columns, conv->source, conv->weight);
     if (conv->groups > 1 && conv->terms == 1 && conv->columns == 1) {
-        conv->dot = dot_lanes(cg, type);
+        conv->dot = dot_lanes(cg, type, conv->weight->shape.dim[rank + 1] > 1);
         conv->columns = conv->channels;
         conv->groups = 1;
     }
@@ -80,6 +84,8 @@ static void describe(const Codegen *cg, Conv *conv) {
     window_strides(conv->source, conv->xs);
     window_strides(conv->weight, conv->ws);
     window_strides(conv->result, conv->ys);
+    if (dot_is_lanes(&conv->dot) && conv->dot.quad > 1)
+        conv->apart = conv->backward ? conv->dilation[2] / common_divisor(conv->dilation[2], conv->stride[2]) : conv->dilation[2];
     for (int i = 0; i < 5; i++) {
         conv->xs[i] *= dot_source(&conv->dot);
         conv->ws[i] *= dot_source(&conv->dot);
@@ -140,7 +146,7 @@ static int64_t first_read(const Sweep *phase) {
 /* Padding that all phases need. */
 static void plan_image(Codegen *cg, Conv *conv) {
     for (int i = 0; i < 3; i++) {
-        int64_t least = 0, most = conv->size[i] - 1;
+        int64_t least = i == 2 ? -conv->apart : 0, most = conv->size[i] - 1;
         for (int64_t q = 0; q < phase_count(conv, i) && !conv->scatters; q++) {
             Sweep phase = phase_of(cg, conv, i, q);
             for (int64_t k = 0; phase.count > 0 && k < phase.taps; k++) {
@@ -158,7 +164,7 @@ static void plan_image(Codegen *cg, Conv *conv) {
         conv->low[i] = -least;
         conv->staged[i] = most - least + 1;
     }
-    conv->pixel = conv->channels * conv->dot.bytes;
+    conv->pixel = conv->channels * (dot_is_lanes(&conv->dot) ? dot_group(&conv->dot) : conv->dot.bytes);
     conv->step[2] = conv->pixel;
     conv->step[1] = conv->step[2] * conv->staged[2];
     conv->step[0] = conv->step[1] * conv->staged[1];
@@ -210,15 +216,27 @@ static int64_t phase_terms(Codegen *cg, const Conv *conv, const Sweep phase[3], 
     return count;
 }
 
-/* Covers terms with groups of adjacent places; fills the groups' offsets and the weights of their lanes. */
-static int64_t cover(const Dot *dot, const Term *terms, int64_t count, int64_t *offsets, int64_t *lanes) {
+/* The weight of the term at that place, which is taken; -1: there is none from the first on, or it was taken. */
+static int64_t take(Term *terms, int64_t first, int64_t count, int64_t place) {
+    int64_t i = first;
+    while (i < count && terms[i].a < place)
+        i++;
+    int64_t w = i < count && terms[i].a == place ? terms[i].w : -1;
+    if (w >= 0)
+        terms[i].w = -1;
+    return w;
+}
+
+/* Covers terms with groups whose elements are `mate` bytes apart; fills the groups' offsets and the weights of their lanes. */
+static int64_t cover(const Dot *dot, Term *terms, int64_t count, int64_t mate, int64_t *offsets, int64_t *lanes) {
     int64_t groups = 0;
-    for (int64_t i = 0; i < count; groups++) {
+    for (int64_t i = 0; i < count; i++) {
+        if (terms[i].w < 0)
+            continue;
         offsets[groups] = terms[i].a;
-        for (int lane = 0; lane < dot->quad; lane++) {
-            bool here = i < count && terms[i].a == offsets[groups] + lane * dot->bytes;
-            lanes[groups * dot->quad + lane] = here ? terms[i++].w : -1;
-        }
+        for (int lane = 0; lane < dot->quad; lane++)
+            lanes[groups * dot->quad + lane] = take(terms, i, count, offsets[groups] + lane * mate);
+        groups++;
     }
     return groups;
 }
@@ -267,7 +285,8 @@ static void plan_phase(Codegen *cg, Conv *conv, const Sweep phase[3]) {
     int quad = conv->dot.quad;
     int64_t *offsets = arena_alloc(cg->memory, (size_t)count + 1, sizeof *offsets);
     int64_t *lanes = arena_alloc(cg->memory, (size_t)(count * quad) + 1, sizeof *lanes);
-    int64_t groups = cover(&conv->dot, terms, count, offsets, lanes);
+    int64_t mate = conv->apart > 0 ? conv->apart * conv->pixel : conv->dot.bytes;
+    int64_t groups = cover(&conv->dot, terms, count, mate, offsets, lanes);
     int64_t most = conv->result->type == T_I64 ? MAX_I32_TERMS / quad : groups;
     int64_t from = 0;
     do {

@@ -84,19 +84,25 @@ Dot dot_words(void) {
     return (Dot){DOT_MADD256, 2, 2, 8, 8, 12, false, false};
 }
 
-Dot dot_lanes(const Codegen *cg, Type type) {
+Dot dot_lanes(const Codegen *cg, Type type, bool pairs) {
     bool avx512 = target_has(cg, "avx512bw") && target_has(cg, "avx512vl"), avx2 = target_has(cg, "avx2");
     if (type == T_REAL && avx512)
         return (Dot){DOT_FLOAT_LANES, 1, 4, 16, 16, 24, false, false};
     if (type == T_REAL)
         return (Dot){DOT_FLOAT_LANES, 1, 4, avx2 ? 8 : 4, 8, 8, false, false};
     if (avx512)
-        return (Dot){DOT_LANES, 1, 1, 16, 16, 24, false, false};
+        return (Dot){pairs ? DOT_PAIRS512 : DOT_LANES, pairs ? 2 : 1, 1, 16, 16, 24, false, false};
+    if (avx2 && pairs)
+        return (Dot){DOT_PAIRS256, 2, 1, 8, 8, 8, false, false};
     return (Dot){DOT_LANES, 1, 1, avx2 ? 8 : 4, 8, 8, false, false};
 }
 
+static bool has_pairs(const Dot *dot) {
+    return dot->kind == DOT_PAIRS512 || dot->kind == DOT_PAIRS256;
+}
+
 bool dot_is_lanes(const Dot *dot) {
-    return dot->kind == DOT_LANES || dot->kind == DOT_FLOAT_LANES;
+    return dot->kind == DOT_LANES || dot->kind == DOT_FLOAT_LANES || has_pairs(dot);
 }
 
 static bool is_real(const Dot *dot) {
@@ -124,9 +130,18 @@ LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot) {
     return LLVMVectorType(is_real(dot) ? cg->f32 : cg->i32, (unsigned)dot->lanes);
 }
 
+/* Pairs of bytes as pairs of words, one in each lane. */
+static LLVMValueRef load_pairs(Codegen *cg, const Dot *dot, LLVMValueRef address) {
+    unsigned count = 2 * (unsigned)dot->lanes;
+    LLVMValueRef words = LLVMBuildSExt(cg->builder, load_bytes(cg, LLVMVectorType(cg->i8, count), address, 1), LLVMVectorType(cg->i16, count), "");
+    return LLVMBuildBitCast(cg->builder, words, dot_accumulator(cg, dot), "");
+}
+
 /* Column groups in a register: i32 lanes that hold a group each, or sign-extended elements without a dot instruction. */
 LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address) {
     unsigned align = (unsigned)(dot->lanes * dot_group(dot));
+    if (has_pairs(dot))
+        return load_pairs(cg, dot, address);
     if (!multiplies(dot))
         return load_bytes(cg, dot_accumulator(cg, dot), address, align);
     LLVMTypeRef element = dot->bytes == 2 ? cg->i16 : cg->i8;
@@ -143,6 +158,8 @@ static LLVMValueRef load_row_group(Codegen *cg, const Dot *dot, LLVMValueRef add
         LLVMValueRef narrow = load_bytes(cg, LLVMVectorType(cg->i8, (unsigned)dot->lanes), address, 1);
         return LLVMBuildSExt(cg->builder, narrow, dot_accumulator(cg, dot), "");
     }
+    if (has_pairs(dot))
+        return load_pairs(cg, dot, address);
     if (dot->kind != DOT_GENERIC)
         return splat(cg, load_bytes(cg, cg->i32, address, (unsigned)dot->bytes), (unsigned)dot->lanes);
     return splat(cg, as_bits(cg, load_bytes(cg, cg->i16, address, 2), 32), (unsigned)dot->lanes);
@@ -157,7 +174,8 @@ LLVMValueRef dot_splat(Codegen *cg, const Dot *dot, int64_t value) {
 LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     static const char *const name[] = {[DOT_VNNI512] = "llvm.x86.avx512.vpdpbusd.512", [DOT_VNNI256] = "llvm.x86.avx512.vpdpbusd.256",
                                        [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512", [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
-                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd",       [DOT_MADDUB256] = "llvm.x86.avx2.pmadd.ub.sw"};
+                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd",       [DOT_MADDUB256] = "llvm.x86.avx2.pmadd.ub.sw",
+                                       [DOT_PAIRS512] = "llvm.x86.avx512.pmaddw.d.512", [DOT_PAIRS256] = "llvm.x86.avx2.pmadd.wd"};
     LLVMTypeRef type = dot_accumulator(cg, dot);
     if (is_real(dot))
         return intrinsic(cg, "llvm.fmuladd", &type, 1, (LLVMValueRef[]){a, b, acc}, 3);
@@ -263,7 +281,7 @@ static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_of
         LLVMValueRef a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at));
         for (int i = 0; i < width; i++) {
             if (dot_is_lanes(dot) && i > 0)
-                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at + (int64_t)i * dot->lanes * dot->bytes));
+                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at + (int64_t)i * dot->lanes * dot_group(dot)));
             micro->acc[row * width + i] = dot_emit(cg, dot, micro->acc[row * width + i], a, columns[i]);
         }
     }
@@ -623,7 +641,7 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
         code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles);
     if (last > 0)
         code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
-    code.block_a = dot_is_lanes(dot) ? (int64_t)wide * dot->panel * dot->bytes : 0;
+    code.block_a = dot_is_lanes(dot) ? (int64_t)wide * dot->panel * dot_group(dot) : 0;
     code.block_b = wide * step;
     code.block_init = (int64_t)wide * dot->panel * 4;
     code.block_c = wide * product.panel_stride * type_bytes(product.type);

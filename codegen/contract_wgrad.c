@@ -55,7 +55,7 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     Type type = wgrad->x->type;
     wgrad->dot = dot_for(cg, wgrad->columns, wgrad->x, wgrad->dy);
     if (wgrad->groups > 1 && wgrad->channels == 1 && wgrad->columns == 1) {
-        wgrad->dot = dot_lanes(cg, type);
+        wgrad->dot = dot_lanes(cg, type, wgrad->batch > 1);
         wgrad->columns = wgrad->total;
         wgrad->groups = 1;
     }
