@@ -160,24 +160,27 @@ void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources,
 /* Fills bytes of staged rows with the staged zero. */
 void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes);
 
-/* --- convolutions whose images are read while they are near --- */
+/* --- convolutions whose sums are read while they are near --- */
 
 typedef struct Conv Conv;
 
-/* What a kernel does with the sums of images, which lie in scratch: cg->near is the node's value. */
+/* What a kernel does with the sums of images or bands of them, which lie in scratch: cg->near is the node's value. */
 typedef struct {
     const char *suffix; /* of the kernel's name */
     void *context;
     void (*begin)(Codegen *cg, void *context);                                          /* at the start of the kernel */
     LLVMValueRef (*first)(Codegen *cg, void *context);                                  /* i64: the image to begin with, if possible */
     LLVMValueRef (*wanted)(Codegen *cg, void *context);                                 /* i1: whether there is need of more images */
-    void (*images)(Codegen *cg, void *context, LLVMValueRef first, LLVMValueRef after); /* i64: images [first, after) are there */
+    /* i64: parts [first, after), of image `image` or from it on, are there */
+    void (*parts)(Codegen *cg, void *context, LLVMValueRef image, LLVMValueRef first, LLVMValueRef after);
     void (*end)(Codegen *cg, void *context);
-} ImageReader;
+} SumReader;
 
 /* Plans a conv or conv_dgrad whose value is not stored and emits the kernel that packs its weights. */
 Conv *conv_open(Codegen *cg, const Node *node);
+/* Parts that the reader is given one after another, or several at once: equal runs of the value in memory. */
+int64_t conv_parts(const Conv *conv);
 /* The kernel that computes it and calls the reader; may be emitted more than once. */
-void conv_read(Codegen *cg, const Conv *conv, const ImageReader *reader);
+void conv_read(Codegen *cg, const Conv *conv, const SumReader *reader);
 
 #endif

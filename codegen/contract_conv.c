@@ -109,8 +109,8 @@ static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMVal
 }
 
 /* Plans a node, takes its scratch and emits the kernel that packs its weights. */
-static Conv *open_windows(Codegen *cg, const Node *node) {
-    Conv *conv = conv_plan(cg, node);
+static Conv *open_windows(Codegen *cg, const Node *node, bool near) {
+    Conv *conv = conv_plan(cg, node, near);
     conv->b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK);
     conv->init = scratch_alloc(cg, conv->init_bytes * conv->groups);
     conv->images = scratch_alloc(cg, conv->image * conv->together * conv->tasks);
@@ -122,15 +122,19 @@ static Conv *open_windows(Codegen *cg, const Node *node) {
     return conv;
 }
 
-/* Bytes of the sums that a task has in scratch. */
-static int64_t near_bytes(const Conv *conv) {
-    return round_up(conv->together * conv->ys[0] * type_bytes(conv->result->type), INTC_ARENA_ALIGN);
+/* Bytes of a part of the sums, and of those that a task has in scratch. */
+static int64_t part_bytes(const Conv *conv) {
+    return conv->ys[0] / conv->bands * type_bytes(conv->result->type);
 }
 
-/* Where the sums of the run of images from `start` on go: to the result, or to the scratch of the first task of this call, which the others
+static int64_t near_bytes(const Conv *conv) {
+    return round_up(conv->together * part_bytes(conv), INTC_ARENA_ALIGN);
+}
+
+/* Where the sums of the run of parts from `part` on go: to the result, or to the scratch of the first task of this call, which the others
  * of the call use after it, so that it stays near. */
-static LLVMValueRef sums_of(Codegen *cg, const Conv *conv, const ImageReader *reader, LLVMValueRef start) {
-    LLVMValueRef before = mul_by(cg, start, conv->ys[0] * type_bytes(conv->result->type));
+static LLVMValueRef sums_of(Codegen *cg, const Conv *conv, const SumReader *reader, LLVMValueRef part) {
+    LLVMValueRef before = mul_by(cg, part, part_bytes(conv));
     if (reader == NULL)
         return byte_at(cg, arena_at(cg, conv->result->offset), before);
     LLVMValueRef at = byte_at(cg, arena_at(cg, conv->near), mul_by(cg, cg->begin, near_bytes(conv)));
@@ -143,7 +147,7 @@ static bool can_turn(const Conv *conv) {
     return conv->together == 1 || (conv->batch % conv->tasks == 0 && conv->batch / conv->tasks % conv->together == 0);
 }
 
-static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *reader) {
+static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *reader) {
     int64_t slot = conv->image * conv->together;
     if (reader != NULL)
         reader->begin(cg, reader->context);
@@ -164,13 +168,16 @@ static void multiply_images(Codegen *cg, const Conv *conv, const ImageReader *re
     stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), source),
                 byte_at(cg, staged, mul_by(cg, image.index, conv->image)));
     loop_end(cg, &image);
-    LLVMValueRef sums = sums_of(cg, conv, reader, start);
+    Loop band = loop_begin(cg, const64(cg, 0), const64(cg, conv->bands));
+    LLVMValueRef part = add(cg, mul_by(cg, start, conv->bands), band.index), sums = sums_of(cg, conv, reader, part);
+    LLVMValueRef rows = byte_at(cg, staged, mul_by(cg, band.index, conv->band));
     if (conv->form != NULL)
-        multiply_tiled(cg, conv, staged, sums);
+        multiply_tiled(cg, conv, rows, sums);
     else
-        multiply(cg, conv, staged, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
+        multiply(cg, conv, rows, arena_at(cg, conv->b), arena_at(cg, conv->init), sums);
     if (reader != NULL)
-        reader->images(cg, reader->context, start, add_const(cg, start, conv->together));
+        reader->parts(cg, reader->context, start, part, add_const(cg, part, conv->together));
+    loop_end(cg, &band);
     if_end(cg, &wanted);
     loop_end(cg, &run);
     loop_end(cg, &task);
@@ -183,12 +190,16 @@ static int64_t product_work(const Conv *conv) {
 }
 
 Conv *conv_open(Codegen *cg, const Node *node) {
-    Conv *conv = open_windows(cg, node);
+    Conv *conv = open_windows(cg, node, true);
     conv->near = scratch_alloc(cg, near_bytes(conv) * conv->tasks);
     return conv;
 }
 
-void conv_read(Codegen *cg, const Conv *conv, const ImageReader *reader) {
+int64_t conv_parts(const Conv *conv) {
+    return conv->batch * conv->bands;
+}
+
+void conv_read(Codegen *cg, const Conv *conv, const SumReader *reader) {
     kernel_begin(cg, conv->node, reader->suffix);
     cg->near = conv->result;
     cg->near_region = (Region){conv->near, near_bytes(conv) * conv->tasks};
@@ -198,7 +209,7 @@ void conv_read(Codegen *cg, const Conv *conv, const ImageReader *reader) {
 }
 
 static void emit_windows(Codegen *cg, const Node *node) {
-    const Conv *conv = open_windows(cg, node);
+    const Conv *conv = open_windows(cg, node, false);
     kernel_begin(cg, conv->node, "main");
     multiply_images(cg, conv, NULL);
     kernel_end(cg, conv->tasks, product_work(conv));

@@ -25,6 +25,7 @@ struct Conv {
     int64_t apart;               /* pixels from the first to the second element of a pair of a depthwise convolution */
     int64_t image;               /* bytes of a staged image */
     int64_t tasks, together;     /* images that go through the products as rows of one */
+    int64_t bands, band;         /* of an image whose sums are many, and bytes of the staged image from one to the next */
     int64_t b_bytes, init_bytes; /* of one group */
     Piece *pieces;
     int count;
@@ -35,7 +36,8 @@ struct Conv {
     int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
 };
 
-/* Plans the node with its direction: padded image, images together, products or Winograd, bytes of packed weights. No scratch is taken. */
-Conv *conv_plan(Codegen *cg, const Node *node);
+/* Plans the node with its direction: padded image, images together, bands where its sums stay near, products or Winograd, bytes of packed
+ * weights. No scratch is taken. */
+Conv *conv_plan(Codegen *cg, const Node *node, bool near);
 
 #endif

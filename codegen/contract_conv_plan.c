@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NEAR_BYTES = 256 * 1024 };
+enum { NEAR_BYTES = 256 * 1024, NEAR_SUMS = 128 * 1024 };
 
 /* Where one element of K is: in the staged image and among the weights. */
 typedef struct {
@@ -185,6 +185,17 @@ static void plan_tasks(Conv *conv) {
         conv->together--;
 }
 
+/* Bands of rows of an image whose sums would not stay near: all phases have as many rows in each, which are one run of the result. */
+static void plan_bands(Conv *conv) {
+    int64_t high = conv->out[1], bytes = conv->ys[0] * 4, step = conv->backward ? conv->stride[1] : 1;
+    if (conv->together > 1 || conv->form != NULL || conv->scatters || conv->out[0] != 1 || !image_is_run(conv))
+        return;
+    for (int64_t bands = 2; bytes / conv->bands > NEAR_SUMS && bands * step <= high; bands++)
+        if (high % (bands * step) == 0)
+            conv->bands = bands;
+    conv->band = high / conv->bands * (conv->backward ? 1 : conv->stride[1]) / step * conv->step[1];
+}
+
 /* --- K --- */
 
 static int by_place(const void *left, const void *right) {
@@ -242,7 +253,7 @@ static int64_t cover(const Dot *dot, Term *terms, int64_t count, int64_t mate, i
 }
 
 static Axis row_axis(const Conv *conv, const Sweep sweep[3], int i) {
-    return (Axis){sweep[i].count, sweep[i].advance * conv->step[i], sweep[i].step * conv->ys[2 + i]};
+    return (Axis){sweep[i].count / (i == 1 ? conv->bands : 1), sweep[i].advance * conv->step[i], sweep[i].step * conv->ys[2 + i]};
 }
 
 static Axis images_axis(const Conv *conv) {
@@ -382,13 +393,16 @@ static void plan_winograd(Codegen *cg, Conv *conv) {
     conv->b_bytes = winograd_weight_bytes(conv->winograd);
 }
 
-Conv *conv_plan(Codegen *cg, const Node *node) {
+Conv *conv_plan(Codegen *cg, const Node *node, bool near) {
     Conv *conv = arena_alloc(cg->memory, 1, sizeof *conv);
     *conv = (Conv){.node = node, .source = node->in[0], .weight = node->in[1], .result = node->out[0]};
     conv->backward = node->op == OP_conv_dgrad;
     describe(cg, conv);
     plan_image(cg, conv);
     plan_tasks(conv);
+    conv->bands = 1;
+    if (near)
+        plan_bands(conv);
     if (conv->form != NULL)
         plan_winograd(cg, conv);
     else if (conv->scatters)

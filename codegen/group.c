@@ -140,17 +140,13 @@ static bool can_widen(const Group *group) {
     return true;
 }
 
-int64_t group_images(const Group *group) {
-    return group->near != NULL ? group->near->out[0]->shape.dim[0] : 1;
-}
-
 void group_close(Group *group) {
     Space *space = group->space;
     space_collapse(space);
     int last = space->rank - 1;
     if (last < 1 || space->extent[last] >= WIDE_ENOUGH || !can_widen(group))
         return;
-    int64_t parts = last == 1 ? group_images(group) : 1;
+    int64_t parts = space_parts_from(space, last - 1);
     int64_t length = space->extent[last], repeat = rows_together(space->extent[last - 1] / parts, length);
     if (repeat == 1)
         return;

@@ -33,7 +33,7 @@ typedef struct {
     bool stochastic;
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
-    Conv *conv;          /* what it rounds image by image; NULL: nothing */
+    Conv *conv;          /* what it rounds part by part; NULL: nothing */
     Value to;            /* the result as it is stored: node->out[0], or at a place aside */
     Guess guess;
     int64_t pieces; /* of a pass by a guess, after each of which it looks whether it is still wanted */
@@ -70,7 +70,7 @@ static void jam_rows(Rescale *r) {
         common = common || ((space->stride[i][last] != 0 || r->group.tabled[i]) && space->stride[i][last - 1] == 0);
     if (!common || space->vectors.together != 1)
         return;
-    int64_t rows = space->extent[last - 1], apart = last == 1 ? rows / group_images(&r->group) : rows;
+    int64_t rows = space->extent[last - 1], apart = rows / space_parts_from(space, last - 1);
     if (apart % JAMMED != 0 || rows == JAMMED)
         return;
     space_cut(space, last - 1, JAMMED);
@@ -91,6 +91,10 @@ static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
             add_beside(r, cg->graph->nodes[i]);
     r->logical = r->stochastic ? group_logical(&r->group, out->shape) : -1;
     group_collect(cg, &r->group, view_same(in));
+    if (r->group.near != NULL) {
+        r->conv = conv_open(cg, r->group.near);
+        r->space.parts = conv_parts(r->conv);
+    }
     group_close(&r->group);
     int length = intc_bit_length((uint64_t)in->bound);
     r->top_shift = length - (r->bits - 1) + 1 > 0 ? length - (r->bits - 1) + 1 : 0;
@@ -336,14 +340,14 @@ static void pass_pieces(Codegen *cg, Pass *pass) {
     cg->end = end;
 }
 
-/* The images [first, after), whose sums are near. */
-static void pass_images(Codegen *cg, void *context, LLVMValueRef first, LLVMValueRef after) {
+/* The parts [first, after), which belong to `image` and whose sums are near. */
+static void pass_parts(Codegen *cg, void *context, LLVMValueRef image, LLVMValueRef first, LLVMValueRef after) {
     const Pass *pass = context;
     LLVMValueRef begin = cg->begin, end = cg->end;
-    int64_t tiles = space_tiles(&pass->rescale->space) / group_images(&pass->rescale->group);
+    int64_t tiles = space_tiles(&pass->rescale->space) / pass->rescale->space.parts;
     cg->begin = mul_by(cg, first, tiles);
     cg->end = mul_by(cg, after, tiles);
-    pass_walk(cg, pass, first);
+    pass_walk(cg, pass, image);
     cg->begin = begin;
     cg->end = end;
 }
@@ -357,7 +361,7 @@ static void pass_end(Codegen *cg, void *context) {
 static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     Rescale *r = pass->rescale;
     if (r->conv != NULL) {
-        conv_read(cg, r->conv, &(ImageReader){suffix, pass, pass_begin, pass_first, pass_wanted, pass_images, pass_end});
+        conv_read(cg, r->conv, &(SumReader){suffix, pass, pass_begin, pass_first, pass_wanted, pass_parts, pass_end});
         return;
     }
     kernel_begin(cg, r->node, suffix);
@@ -462,8 +466,6 @@ static void open_guess(Codegen *cg, Rescale *r) {
 void emit_rescale(Codegen *cg, const Node *node) {
     Rescale *r = arena_alloc(cg->memory, 1, sizeof *r);
     rescale_open(cg, r, node);
-    if (r->group.near != NULL)
-        r->conv = conv_open(cg, r->group.near);
     if (node->in_count == 2) {
         emit_fixed(cg, r);
         return;

@@ -71,6 +71,13 @@ void space_cut(Space *space, int dimension, int64_t length) {
         space->stride[i][dimension] *= length;
 }
 
+int64_t space_parts_from(const Space *space, int dimension) {
+    int64_t before = 1;
+    for (int k = 0; k < dimension; k++)
+        before *= space->extent[k];
+    return before < space->parts ? space->parts / before : 1;
+}
+
 int64_t space_elements(const Space *space) {
     int64_t n = 1;
     for (int k = 0; k < space->rank; k++)
@@ -80,7 +87,8 @@ int64_t space_elements(const Space *space) {
 
 static int outer_dimensions(const Space *space) {
     int outer = 1, most = space->rank - (space->jammed > 0 ? 2 : 1);
-    for (int64_t tiles = space->extent[0]; tiles < ENOUGH_TILES && outer < most; outer++)
+    int64_t enough = space->parts > ENOUGH_TILES ? space->parts : ENOUGH_TILES;
+    for (int64_t tiles = space->extent[0]; tiles < enough && outer < most; outer++)
         tiles *= space->extent[outer];
     return outer;
 }

@@ -9,6 +9,7 @@ enum { MAX_STREAMS = 96, MAX_DIMS = 2 * MAX_RANK };
 typedef struct {
     int rank; /* dimensions in loop order, outermost first */
     int64_t extent[MAX_DIMS];
+    int64_t parts;   /* into so many equal ones the tiles can be cut; 0: it does not matter */
     Vectors vectors; /* of the innermost loop */
     int jammed;      /* rows, the extent of the last dimension but one, that one turn of the innermost loop takes; 0: that is a loop too */
     int streams;
@@ -37,6 +38,8 @@ int space_stream(Space *space, const uint8_t *order, const int64_t *stride, int6
 void space_collapse(Space *space);
 /* Makes two dimensions of one: the inner has `length` elements, a divisor. */
 void space_cut(Space *space, int dimension, int64_t length);
+/* Of the parts, how many share one index of the dimensions before that one. */
+int64_t space_parts_from(const Space *space, int dimension);
 int64_t space_elements(const Space *space);
 /* Number of tiles of the kernel: the product of the outer dimensions, the elements of a space of one dimension. */
 int64_t space_tiles(const Space *space);
@@ -88,8 +91,6 @@ View view_same(const Value *value);
 void group_collect(Codegen *cg, Group *group, View view);
 /* Adds the stream of the logical (row-major) index of `shape`. */
 int group_logical(Group *group, Shape shape);
-/* Into how many equal parts the tiles can be cut: the images of a fused convolution, else 1. After group_collect. */
-int64_t group_images(const Group *group);
 /* Collapses the space and widens its inner loop where that helps. After all streams are added. */
 void group_close(Group *group);
 /* Fills the tables, those of functions too; at the start of every kernel of the group. */
