@@ -98,9 +98,10 @@ typedef struct {
     int rows;
     Axis k[MAX_AXES]; /* groups, outermost first; c unused */
     int ks;
-    const int64_t *table; /* the offsets of the groups where ks is 0 */
-    int64_t groups;       /* of a whole panel; K may be a part of it */
-    int64_t columns;      /* stored; the last panel is padded */
+    const int64_t *table;     /* the offsets of the groups where ks is 0 */
+    int64_t groups;           /* of a whole panel; K may be a part of it */
+    int64_t b_group, b_panel; /* bytes of the column operand from group to group and from panel to panel; 0: as pack_panel leaves it */
+    int64_t columns;          /* stored; the last panel is padded */
     int64_t column_stride, panel_stride;
     Type type;       /* of the result */
     bool accumulate; /* adds to the result */
@@ -168,9 +169,9 @@ typedef struct Conv Conv;
 typedef struct {
     const char *suffix; /* of the kernel's name */
     void *context;
-    void (*begin)(Codegen *cg, void *context);                                          /* at the start of the kernel */
-    LLVMValueRef (*first)(Codegen *cg, void *context);                                  /* i64: the image to begin with, if possible */
-    LLVMValueRef (*wanted)(Codegen *cg, void *context);                                 /* i1: whether there is need of more images */
+    void (*begin)(Codegen *cg, void *context);          /* at the start of the kernel */
+    LLVMValueRef (*first)(Codegen *cg, void *context);  /* i64: the image to begin with, if possible */
+    LLVMValueRef (*wanted)(Codegen *cg, void *context); /* i1: whether there is need of more images */
     /* i64: parts [first, after), of image `image` or from it on, are there */
     void (*parts)(Codegen *cg, void *context, LLVMValueRef image, LLVMValueRef first, LLVMValueRef after);
     void (*end)(Codegen *cg, void *context);

@@ -37,7 +37,8 @@ static bool channels_last(const Conv *conv) {
     return (conv->channels == 1 || conv->xs[1] == bytes) && (conv->size[2] == 1 || conv->xs[4] == conv->channels * bytes);
 }
 
-/* The pairs of a row: of each pixel the element here and the one `apart` pixels further, zero beyond the row, where staged memory is zero. */
+/* The pairs of a row: of each pixel the element here and the one `apart` pixels further, zero beyond the row, where staged memory is zero.
+ */
 static void stage_pairs(Codegen *cg, const Conv *conv, LLVMValueRef from, LLVMValueRef to) {
     int64_t apart = conv->apart, wide = conv->size[2], both = wide > apart ? wide - apart : 0, channels = conv->channels;
     int64_t first = apart < wide ? apart : wide;

@@ -2,6 +2,7 @@
  * (contract.h); the functions it makes hold no state of the node. */
 #include "codegen/contract.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* --- helpers --- */
@@ -93,7 +94,7 @@ Dot dot_lanes(const Codegen *cg, Type type, bool pairs) {
     if (avx512)
         return (Dot){pairs ? DOT_PAIRS512 : DOT_LANES, pairs ? 2 : 1, 1, 16, 16, 24, false, false};
     if (avx2 && pairs)
-        return (Dot){DOT_PAIRS256, 2, 1, 8, 8, 8, false, false};
+        return (Dot){DOT_PAIRS256, 2, 1, 8, 8, 9, false, false};
     return (Dot){DOT_LANES, 1, 1, avx2 ? 8 : 4, 8, 8, false, false};
 }
 
@@ -133,13 +134,14 @@ LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot) {
 /* Pairs of bytes as pairs of words, one in each lane. */
 static LLVMValueRef load_pairs(Codegen *cg, const Dot *dot, LLVMValueRef address) {
     unsigned count = 2 * (unsigned)dot->lanes;
-    LLVMValueRef words = LLVMBuildSExt(cg->builder, load_bytes(cg, LLVMVectorType(cg->i8, count), address, 1), LLVMVectorType(cg->i16, count), "");
+    LLVMValueRef words =
+        LLVMBuildSExt(cg->builder, load_bytes(cg, LLVMVectorType(cg->i8, count), address, 1), LLVMVectorType(cg->i16, count), "");
     return LLVMBuildBitCast(cg->builder, words, dot_accumulator(cg, dot), "");
 }
 
 /* Column groups in a register: i32 lanes that hold a group each, or sign-extended elements without a dot instruction. */
 LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address) {
-    unsigned align = (unsigned)(dot->lanes * dot_group(dot));
+    unsigned align = (unsigned)(dot_is_lanes(dot) ? dot->bytes : dot->lanes * dot_group(dot));
     if (has_pairs(dot))
         return load_pairs(cg, dot, address);
     if (!multiplies(dot))
@@ -172,9 +174,9 @@ LLVMValueRef dot_splat(Codegen *cg, const Dot *dot, int64_t value) {
 
 /* Intrinsics, not IR multiplications: optimisers pull pair sums apart. */
 LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    static const char *const name[] = {[DOT_VNNI512] = "llvm.x86.avx512.vpdpbusd.512", [DOT_VNNI256] = "llvm.x86.avx512.vpdpbusd.256",
-                                       [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512", [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
-                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd",       [DOT_MADDUB256] = "llvm.x86.avx2.pmadd.ub.sw",
+    static const char *const name[] = {[DOT_VNNI512] = "llvm.x86.avx512.vpdpbusd.512",  [DOT_VNNI256] = "llvm.x86.avx512.vpdpbusd.256",
+                                       [DOT_MADD512] = "llvm.x86.avx512.pmaddw.d.512",  [DOT_MADD256] = "llvm.x86.avx2.pmadd.wd",
+                                       [DOT_MADD128] = "llvm.x86.sse2.pmadd.wd",        [DOT_MADDUB256] = "llvm.x86.avx2.pmadd.ub.sw",
                                        [DOT_PAIRS512] = "llvm.x86.avx512.pmaddw.d.512", [DOT_PAIRS256] = "llvm.x86.avx2.pmadd.wd"};
     LLVMTypeRef type = dot_accumulator(cg, dot);
     if (is_real(dot))
@@ -267,22 +269,67 @@ static const Axis *tile_axis(const Micro *micro, int i) {
     return &micro->product->row[micro->product->rows - 2 + i];
 }
 
-/* One group: a_offset from micro->a, b_offset from micro->b. */
-static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_offset) {
+static int width_of(const Micro *micro) {
+    return micro->panels * micro->vectors;
+}
+
+/* Bytes from the first row of the tile to that one, and from the first vector of columns to that one. */
+static int64_t row_place(const Micro *micro, int64_t row) {
+    return row / micro->tile[1] * tile_axis(micro, 0)->a + row % micro->tile[1] * tile_axis(micro, 1)->a;
+}
+
+static int64_t column_place(const Micro *micro, int vector) {
     const Dot *dot = micro->dot;
+    return vector / micro->vectors * micro->product->b_panel + vector % micro->vectors * dot->lanes * dot_group(dot);
+}
+
+/* One group: a_offset from micro->a, b_offset from micro->b. Not of lanes. */
+static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_offset) {
     LLVMValueRef columns[MAX_ACCUMULATORS];
-    int width = micro->panels * micro->vectors;
-    for (int i = 0; i < width; i++) {
-        int64_t at = i / micro->vectors * panel_bytes(dot, micro->product->groups) + i % micro->vectors * dot->lanes * dot_group(dot);
-        columns[i] = dot_load_columns(cg, dot, byte_at_const(cg, micro->b, b_offset + at));
-    }
+    int width = width_of(micro);
+    for (int i = 0; i < width; i++)
+        columns[i] = dot_load_columns(cg, micro->dot, byte_at_const(cg, micro->b, b_offset + column_place(micro, i)));
     for (int64_t row = 0; row < row_count(micro); row++) {
-        int64_t at = row / micro->tile[1] * tile_axis(micro, 0)->a + row % micro->tile[1] * tile_axis(micro, 1)->a;
-        LLVMValueRef a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at));
-        for (int i = 0; i < width; i++) {
-            if (dot_is_lanes(dot) && i > 0)
-                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, a_offset + at + (int64_t)i * dot->lanes * dot_group(dot)));
-            micro->acc[row * width + i] = dot_emit(cg, dot, micro->acc[row * width + i], a, columns[i]);
+        LLVMValueRef a = load_row_group(cg, micro->dot, byte_at_const(cg, micro->a, a_offset + row_place(micro, row)));
+        for (int i = 0; i < width; i++)
+            micro->acc[row * width + i] = dot_emit(cg, micro->dot, micro->acc[row * width + i], a, columns[i]);
+    }
+}
+
+/* Where a row of the tile reads a group. */
+typedef struct {
+    int64_t place, group, row;
+} Read;
+
+static int by_place(const void *left, const void *right) {
+    const Read *a = left, *b = right;
+    int64_t order = a->place != b->place ? a->place - b->place : a->group - b->group;
+    return (order > 0) - (order < 0);
+}
+
+/* Groups one after another, group i at offset[i] from micro->a. Of lanes, what several rows read is loaded once. */
+static void emit_groups(Codegen *cg, Micro *micro, const int64_t *offset, int64_t count) {
+    const Dot *dot = micro->dot;
+    int64_t step = micro->product->b_group, rows = row_count(micro), reads = 0;
+    if (!dot_is_lanes(dot)) {
+        for (int64_t i = 0; i < count; i++)
+            emit_group(cg, micro, offset[i], i * step);
+        return;
+    }
+    Read *all = arena_alloc(cg->memory, (size_t)(count * rows), sizeof *all);
+    LLVMValueRef *columns = arena_alloc(cg->memory, (size_t)count, sizeof(LLVMValueRef)), a = NULL;
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t row = 0; row < rows; row++)
+            all[reads++] = (Read){offset[i] + row_place(micro, row), i, row};
+    qsort(all, (size_t)reads, sizeof *all, by_place);
+    for (int vector = 0; vector < width_of(micro); vector++) {
+        for (int64_t i = 0; i < count; i++)
+            columns[i] = dot_load_columns(cg, dot, byte_at_const(cg, micro->b, i * step + column_place(micro, vector)));
+        for (int64_t i = 0; i < reads; i++) {
+            if (i == 0 || all[i].place != all[i - 1].place)
+                a = load_row_group(cg, dot, byte_at_const(cg, micro->a, all[i].place + vector * dot->lanes * dot_group(dot)));
+            LLVMValueRef *acc = &micro->acc[all[i].row * width_of(micro) + vector];
+            *acc = dot_emit(cg, dot, *acc, a, columns[all[i].group]);
         }
     }
 }
@@ -352,20 +399,25 @@ static int64_t group_offset(const Product *product, int level, int64_t i) {
     return offset;
 }
 
+static void emit_axis(Codegen *cg, Micro *micro, int64_t step, int64_t count) {
+    int64_t *offset = arena_alloc(cg->memory, (size_t)count + 1, sizeof *offset);
+    for (int64_t i = 0; i < count; i++)
+        offset[i] = i * step;
+    emit_groups(cg, micro, offset, count);
+}
+
 /* The innermost axis: a loop of `unroll` groups, the rest straight. */
 static void emit_inner(Codegen *cg, Micro *micro, Axis axis) {
-    int64_t group = panel_bytes(micro->dot, 1);
+    int64_t group = micro->product->b_group;
     int64_t unroll = one_by_one(micro->dot) ? 1 : accumulators(micro) >= 16 ? 2 : 4;
     if (axis.count >= unroll) {
         KLoop loop = k_loop_begin(cg, micro);
-        for (int64_t i = 0; i < unroll; i++)
-            emit_group(cg, micro, i * axis.a, i * group);
+        emit_axis(cg, micro, axis.a, unroll);
         micro->a = byte_at_const(cg, micro->a, unroll * axis.a);
         micro->b = byte_at_const(cg, micro->b, unroll * group);
         k_loop_end(cg, micro, &loop, axis.count / unroll);
     }
-    for (int64_t i = 0; i < axis.count % unroll; i++)
-        emit_group(cg, micro, i * axis.a, i * group);
+    emit_axis(cg, micro, axis.a, axis.count % unroll);
     micro->b = byte_at_const(cg, micro->b, axis.count % unroll * group);
 }
 
@@ -375,10 +427,11 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
     LLVMValueRef a = micro->a;
     int64_t below = groups_below(product, level);
     if (below * accumulators(micro) <= straight_limit(micro->dot)) {
-        int64_t group = panel_bytes(micro->dot, 1);
+        int64_t *offset = arena_alloc(cg->memory, (size_t)below + 1, sizeof *offset);
         for (int64_t i = 0; i < below; i++)
-            emit_group(cg, micro, group_offset(product, level, i), i * group);
-        micro->b = byte_at_const(cg, micro->b, below * group);
+            offset[i] = group_offset(product, level, i);
+        emit_groups(cg, micro, offset, below);
+        micro->b = byte_at_const(cg, micro->b, below * product->b_group);
     } else if (level == product->ks - 1) {
         emit_inner(cg, micro, product->k[level]);
     } else {
@@ -392,17 +445,16 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
 
 static void emit_table(Codegen *cg, Micro *micro) {
     const Product *product = micro->product;
-    int64_t group = panel_bytes(micro->dot, 1);
+    int64_t group = micro->product->b_group;
     if (product->groups * accumulators(micro) <= straight_limit(micro->dot)) {
-        for (int64_t i = 0; i < product->groups; i++)
-            emit_group(cg, micro, product->table[i], i * group);
+        emit_groups(cg, micro, product->table, product->groups);
         return;
     }
     LLVMValueRef table = const_table(cg, cg->i32, product->table, (int)product->groups), a = micro->a;
     KLoop loop = k_loop_begin(cg, micro);
     LLVMValueRef entry = LLVMBuildInBoundsGEP2(cg->builder, cg->i32, table, &loop.index, 1, "");
     micro->a = byte_at(cg, a, as_bits(cg, load_bytes(cg, cg->i32, entry, 4), 64));
-    emit_group(cg, micro, 0, 0);
+    emit_groups(cg, micro, (int64_t[]){0}, 1);
     micro->a = loop.a;
     micro->b = byte_at_const(cg, micro->b, group);
     k_loop_end(cg, micro, &loop, product->groups);
@@ -619,7 +671,7 @@ static void merge_rows(Product *product) {
 
 /* Panels of a main block. */
 static int block_panels(const Dot *dot) {
-    return dot->lanes == dot->panel && dot->lanes > 4 ? 2 : 1;
+    return dot->lanes == dot->panel && dot->lanes > 4 && !has_pairs(dot) ? 2 : 1;
 }
 
 int64_t product_tile(const Dot *dot, int64_t columns) {
@@ -633,7 +685,10 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     int64_t panels = panel_count(dot, product.columns);
     int wide = block_panels(dot);
     ProductCode code = {.dot = *dot};
-    int64_t step = panel_bytes(dot, product.groups);
+    if (product.b_group == 0) {
+        product.b_group = panel_bytes(dot, 1);
+        product.b_panel = panel_bytes(dot, product.groups);
+    }
     bool even = panels % wide == 0 && product.columns % dot->panel == 0;
     int last = even ? 0 : panels % wide == 0 ? wide : panels == 1 ? 1 : wide + 1;
     code.blocks = (panels - last) / wide;
@@ -642,7 +697,7 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     if (last > 0)
         code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
     code.block_a = dot_is_lanes(dot) ? (int64_t)wide * dot->panel * dot_group(dot) : 0;
-    code.block_b = wide * step;
+    code.block_b = wide * product.b_panel;
     code.block_init = (int64_t)wide * dot->panel * 4;
     code.block_c = wide * product.panel_stride * type_bytes(product.type);
     return code;

@@ -33,6 +33,7 @@ typedef struct {
     int64_t quads, chunks, chunk; /* runs of `quad` images: all, and in a chunk */
     int64_t slices, slice;        /* of a chunk, and runs in each */
     bool own;                     /* a task has its own images and slice; a chunk is one run */
+    bool flat;                    /* a staged pixel of dy is one run of all columns, not a group of each panel */
     int64_t rows, panels;
     Type type;                                          /* of the sums */
     int64_t x_at, dy_at, sums_at, columns_at, index_at; /* scratch */
@@ -43,6 +44,10 @@ typedef struct {
     WinogradGrad *winograd;      /* NULL: direct products; else a run is one image, and */
     int64_t room, slice_step[2]; /* the scratch of a task, and bytes of a slice of lifted x and dy */
 } Wgrad;
+
+static bool contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width) {
+    return (channels == 1 || stride[1] == bytes) && (width == 1 || stride[4] == channels * bytes);
+}
 
 static void describe(const Codegen *cg, Wgrad *wgrad) {
     const Node *node = wgrad->node;
@@ -82,6 +87,7 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->step[1] = wgrad->step[2] * wgrad->staged[2];
     wgrad->step[0] = wgrad->step[1] * wgrad->staged[1];
     wgrad->image = round_up(wgrad->step[0] * wgrad->staged[0] + SLACK, INTC_ARENA_ALIGN);
+    wgrad->flat = dot_is_lanes(&wgrad->dot) && contiguous(wgrad->ys, dot_source(&wgrad->dot), wgrad->columns, wgrad->out[2]);
     wgrad->pixels = wgrad->out[0] * wgrad->out[1] * wgrad->out[2];
     wgrad->rows = wgrad->channels * wgrad->kernel[0] * wgrad->kernel[1] * wgrad->kernel[2];
     wgrad->panels = panel_count(&wgrad->dot, wgrad->columns);
@@ -96,9 +102,22 @@ static int64_t panel_total(const Wgrad *wgrad) {
     return wgrad->groups * wgrad->panels;
 }
 
+/* Bytes of staged dy from group to group of a panel, from panel to panel, and of `groups` groups of all panels. */
+static int64_t group_step(const Wgrad *wgrad) {
+    return wgrad->flat ? wgrad->columns * dot_group(&wgrad->dot) : panel_bytes(&wgrad->dot, 1);
+}
+
+static int64_t panel_step(const Wgrad *wgrad) {
+    return wgrad->flat ? panel_bytes(&wgrad->dot, 1) : panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels);
+}
+
+static int64_t dy_bytes(const Wgrad *wgrad, int64_t groups) {
+    return wgrad->flat ? groups * group_step(wgrad) : panel_total(wgrad) * panel_bytes(&wgrad->dot, groups);
+}
+
 static void plan_chunks(Wgrad *wgrad) {
     const Dot *dot = &wgrad->dot;
-    int64_t bytes = wgrad->image + panel_total(wgrad) * panel_bytes(dot, wgrad->pixels);
+    int64_t bytes = wgrad->image + dy_bytes(wgrad, wgrad->pixels);
     int64_t fit = CHUNK_BYTES / bytes < 1 ? 1 : CHUNK_BYTES / bytes;
     wgrad->quads = (wgrad->batch + dot->quad - 1) / dot->quad;
     wgrad->own = bytes <= OWN_STAGED && panel_total(wgrad) * sums_bytes(wgrad) <= OWN_SUMS && wgrad->quads >= WANTED_TASKS;
@@ -160,6 +179,8 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
     int64_t group = dot_group(&wgrad->dot);
     Product product = {.rows = 4,
                        .groups = wgrad->chunk * wgrad->pixels,
+                       .b_group = group_step(wgrad),
+                       .b_panel = panel_step(wgrad),
                        .columns = wgrad->panels * wgrad->dot.panel,
                        .column_stride = 1,
                        .panel_stride = wgrad->rows * wgrad->dot.panel,
@@ -182,7 +203,7 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
 /* --- scratch --- */
 
 static int64_t staged_dy(const Wgrad *wgrad) {
-    return panel_total(wgrad) * panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels) + SLACK;
+    return dy_bytes(wgrad, wgrad->chunk * wgrad->pixels) + SLACK;
 }
 
 /* Of the sums of dy's columns. */
@@ -247,10 +268,6 @@ static void offset_images(Codegen *cg, const Wgrad *wgrad, const Images *images,
         to[i] = byte_at(cg, images->at[i], offset);
 }
 
-static bool contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width) {
-    return (channels == 1 || stride[1] == bytes) && (width == 1 || stride[4] == channels * bytes);
-}
-
 /* Into an image whose padding is zero. */
 static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     const Dot *dot = &wgrad->dot;
@@ -281,11 +298,10 @@ static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValue
 /* One pixel of dy into every panel; images that do not exist are zero. */
 static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, LLVMValueRef offset, LLVMValueRef to) {
     const Dot *dot = &wgrad->dot;
-    int64_t panel_step = panel_bytes(dot, wgrad->chunk * wgrad->pixels);
     Loop group = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->groups));
     Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->panels));
     LLVMValueRef at = add(cg, mul_by(cg, group.index, wgrad->panels), panel.index), sources[4];
-    at = byte_at(cg, to, mul_by(cg, at, panel_step));
+    at = byte_at(cg, to, mul_by(cg, at, panel_step(wgrad)));
     LLVMValueRef first = mul_by(cg, panel.index, wgrad->dot.panel), base = mul_by(cg, group.index, wgrad->columns);
     if (wgrad->ys[1] == dot_source(dot)) {
         offset_images(cg, wgrad, images, add(cg, offset, mul_by(cg, add(cg, base, first), dot_source(dot))), sources);
@@ -304,16 +320,21 @@ static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, L
 
 static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     Images images = images_of(cg, wgrad, wgrad->dy, wgrad->ys[0], run);
-    int64_t group = wgrad->dot.panel * dot_group(&wgrad->dot);
+    int dimensions = wgrad->flat ? 2 : 3; /* a flat row is staged at once */
     Loop loops[3];
-    LLVMValueRef offset = const64(cg, 0), pixel = const64(cg, 0);
-    for (int i = 0; i < 3; i++) {
+    LLVMValueRef offset = const64(cg, 0), pixel = const64(cg, 0), sources[4];
+    for (int i = 0; i < dimensions; i++) {
         loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->out[i]));
         offset = add(cg, offset, mul_by(cg, loops[i].index, wgrad->ys[2 + i]));
         pixel = add(cg, mul_by(cg, pixel, wgrad->out[i]), loops[i].index);
     }
-    stage_pixel(cg, wgrad, &images, offset, byte_at(cg, to, mul_by(cg, pixel, group)));
-    for (int i = 2; i >= 0; i--)
+    LLVMValueRef at = byte_at(cg, to, mul_by(cg, pixel, (wgrad->flat ? wgrad->out[2] : 1) * group_step(wgrad)));
+    offset_images(cg, wgrad, &images, offset, sources);
+    if (wgrad->flat)
+        stage_interleaved(cg, &wgrad->dot, sources, images.all ? NULL : images.valid, at, wgrad->out[2] * wgrad->columns, false);
+    else
+        stage_pixel(cg, wgrad, &images, offset, at);
+    for (int i = dimensions - 1; i >= 0; i--)
         loop_end(cg, &loops[i]);
 }
 
@@ -324,7 +345,7 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef run = add(cg, first, loop.index), x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image));
     stage_zero(cg, &wgrad->dot, x, wgrad->image);
     stage_x(cg, wgrad, run, x);
-    stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, panel_bytes(&wgrad->dot, wgrad->pixels))));
+    stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, wgrad->pixels * group_step(wgrad))));
     loop_end(cg, &loop);
     kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * panel_total(wgrad) * wgrad->dot.panel) / 8);
 }
@@ -334,16 +355,15 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
 /* Adds the product of staged images, from a and b on, to a slice of the sums: one block of one group, or a part of it. */
 static void multiply_block(Codegen *cg, const Wgrad *wgrad, LLVMValueRef a, LLVMValueRef b, LLVMValueRef slice, LLVMValueRef group,
                            LLVMValueRef block, LLVMValueRef part, int64_t parts) {
-    int64_t panel = panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels);
     a = byte_at(cg, a, mul_by(cg, group, wgrad->channels * dot_group(&wgrad->dot)));
-    b = byte_at(cg, b, mul_by(cg, group, wgrad->panels * panel));
+    b = byte_at(cg, b, mul_by(cg, group, wgrad->panels * panel_step(wgrad)));
     LLVMValueRef sums = add(cg, mul_by(cg, slice, wgrad->groups), group);
     LLVMValueRef c = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, sums, wgrad->panels * sums_bytes(wgrad)));
     Loop loops[MAX_OUTER];
     for (int i = 0; i < wgrad->outers; i++) {
         loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->outer[i].count));
         a = byte_at(cg, a, mul_by(cg, loops[i].index, wgrad->outer[i].a));
-        b = byte_at(cg, b, mul_by(cg, loops[i].index, panel_bytes(&wgrad->dot, wgrad->outer[i].c)));
+        b = byte_at(cg, b, mul_by(cg, loops[i].index, wgrad->outer[i].c * group_step(wgrad)));
     }
     product_call(cg, &wgrad->code, a, b, NULL, c, block, part, parts);
     for (int i = wgrad->outers - 1; i >= 0; i--)
@@ -357,7 +377,7 @@ static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
     rest = udiv_by(cg, rest, blocks);
     LLVMValueRef group = urem_by(cg, rest, wgrad->groups), slice = udiv_by(cg, rest, wgrad->groups);
     LLVMValueRef a = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, slice, wgrad->slice * wgrad->image));
-    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, slice, wgrad->slice * panel_bytes(&wgrad->dot, wgrad->pixels)));
+    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, slice, wgrad->slice * wgrad->pixels * group_step(wgrad)));
     multiply_block(cg, wgrad, a, b, slice, group, block, part, wgrad->parts);
 }
 
