@@ -158,8 +158,14 @@ void stage_one(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to
  * exactly n elements of each. */
 void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to, int64_t n,
                        bool rows);
-/* Fills bytes of staged rows with the staged zero. */
-void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes);
+/* A staged image D H W: of its sizes, `size` places from `low` on are written for each image. */
+typedef struct {
+    int64_t size[3], low[3], staged[3];
+    int64_t step[3]; /* bytes from place to place */
+} Padded;
+
+/* Fills what is around the places of staged rows with the staged zero. */
+void stage_border(Codegen *cg, const Dot *dot, const Padded *image, LLVMValueRef to);
 
 /* --- convolutions whose sums are read while they are near --- */
 

@@ -34,13 +34,13 @@ static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
 
 static bool channels_last(const Conv *conv) {
     int64_t bytes = dot_source(&conv->dot);
-    return (conv->channels == 1 || conv->xs[1] == bytes) && (conv->size[2] == 1 || conv->xs[4] == conv->channels * bytes);
+    return (conv->channels == 1 || conv->xs[1] == bytes) && (conv->padded.size[2] == 1 || conv->xs[4] == conv->channels * bytes);
 }
 
 /* The pairs of a row: of each pixel the element here and the one `apart` pixels further, zero beyond the row, where staged memory is zero.
  */
 static void stage_pairs(Codegen *cg, const Conv *conv, LLVMValueRef from, LLVMValueRef to) {
-    int64_t apart = conv->apart, wide = conv->size[2], both = wide > apart ? wide - apart : 0, channels = conv->channels;
+    int64_t apart = conv->apart, wide = conv->padded.size[2], both = wide > apart ? wide - apart : 0, channels = conv->channels;
     int64_t first = apart < wide ? apart : wide;
     LLVMValueRef further = byte_at_const(cg, from, both * channels), before = byte_at_const(cg, to, -apart * conv->pixel);
     stage_interleaved(cg, &conv->dot, (LLVMValueRef[]){NULL, from}, NULL, before, first * channels, true);
@@ -52,22 +52,22 @@ static void stage_pairs(Codegen *cg, const Conv *conv, LLVMValueRef from, LLVMVa
 }
 
 static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMValueRef staged) {
-    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[0]));
-    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[1]));
+    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, conv->padded.size[0]));
+    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, conv->padded.size[1]));
     LLVMValueRef from = byte_at(cg, image, add(cg, mul_by(cg, depth.index, conv->xs[2]), mul_by(cg, high.index, conv->xs[3])));
-    LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, conv->low[0]), conv->step[0]),
-                             mul_by(cg, add_const(cg, high.index, conv->low[1]), conv->step[1]));
-    LLVMValueRef to = byte_at(cg, staged, add_const(cg, place, conv->low[2] * conv->step[2]));
+    LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, conv->padded.low[0]), conv->padded.step[0]),
+                             mul_by(cg, add_const(cg, high.index, conv->padded.low[1]), conv->padded.step[1]));
+    LLVMValueRef to = byte_at(cg, staged, add_const(cg, place, conv->padded.low[2] * conv->padded.step[2]));
     if (channels_last(conv) && conv->apart > 0) {
         stage_pairs(cg, conv, from, to);
     } else if (channels_last(conv)) {
-        stage_run(cg, &conv->dot, from, to, conv->size[2] * conv->channels);
+        stage_run(cg, &conv->dot, from, to, conv->padded.size[2] * conv->channels);
     } else {
         Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, conv->channels));
-        Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, conv->size[2]));
+        Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, conv->padded.size[2]));
         LLVMValueRef source = byte_at(cg, from, add(cg, mul_by(cg, channel.index, conv->xs[1]), mul_by(cg, wide.index, conv->xs[4])));
         int64_t bytes = conv->pixel / conv->channels;
-        LLVMValueRef target = byte_at(cg, to, add(cg, mul_by(cg, channel.index, bytes), mul_by(cg, wide.index, conv->step[2])));
+        LLVMValueRef target = byte_at(cg, to, add(cg, mul_by(cg, channel.index, bytes), mul_by(cg, wide.index, conv->padded.step[2])));
         stage_one(cg, &conv->dot, source, target);
         if (conv->apart > 0)
             stage_one(cg, &conv->dot, source, byte_at_const(cg, target, conv->dot.bytes - conv->apart * conv->pixel));
@@ -155,7 +155,9 @@ static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *read
     LLVMValueRef origin = reader != NULL && can_turn(conv) ? reader->first(cg, reader->context) : NULL;
     Loop task = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef staged = byte_at(cg, arena_at(cg, conv->images), mul_by(cg, task.index, slot));
-    stage_zero(cg, &conv->dot, staged, slot);
+    Loop padded = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
+    stage_border(cg, &conv->dot, &conv->padded, byte_at(cg, staged, mul_by(cg, padded.index, conv->image)));
+    loop_end(cg, &padded);
     LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), conv->tasks);
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), conv->tasks);
     Loop run = loop_begin_step(cg, first, end, conv->together);

@@ -18,10 +18,10 @@ struct Conv {
     bool backward;
     int64_t batch, channels, groups; /* channels of the source */
     int64_t terms, columns;          /* channels of a group that are summed over, and that come out */
-    int64_t size[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
+    int64_t out[3], kernel[3], stride[3], pad[3], dilation[3];
     int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), both in bytes, and result */
-    int64_t low[3], staged[3];   /* padding before, and padded size */
-    int64_t pixel, step[3];      /* bytes of a staged pixel and from one pixel to the next */
+    Padded padded;               /* the source */
+    int64_t pixel;               /* bytes of a staged pixel */
     int64_t apart;               /* pixels from the first to the second element of a pair of a depthwise convolution */
     int64_t image;               /* bytes of a staged image */
     int64_t tasks, together;     /* images that go through the products as rows of one */

@@ -23,7 +23,7 @@ static WinogradSum sum_of(const Conv *conv) {
 /* The form of Winograd that can be had and is faster than direct products. */
 static const WinogradForm *form_of(const Conv *conv) {
     WinogradWindow window = {conv->kernel, conv->stride, conv->dilation};
-    bool serves = conv->size[0] == 1 && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
+    bool serves = conv->padded.size[0] == 1 && conv->groups == 1 && conv->ys[1] == 1 && conv->result->type == T_I32 &&
                   winograd_serves(&conv->dot, window, conv->terms, conv->columns);
     WinogradSum sum = sum_of(conv);
     return serves ? winograd_choose(conv->out + 1, &sum) : NULL;
@@ -40,7 +40,7 @@ static bool image_is_run(const Conv *conv) {
 
 /* Along a row of the result the taps of a pixel and their channels are one run, and none lies outside. */
 static bool can_scatter(const Conv *conv) {
-    int64_t last = (conv->size[2] - 1) * conv->stride[2] + conv->kernel[2] - 1;
+    int64_t last = (conv->padded.size[2] - 1) * conv->stride[2] + conv->kernel[2] - 1;
     return conv->backward && conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type == T_I32 && conv->form == NULL &&
            image_is_run(conv) && (conv->dilation[2] == 1 || conv->kernel[2] == 1) && conv->pad[2] == 0 && last < conv->out[2];
 }
@@ -48,7 +48,8 @@ static bool can_scatter(const Conv *conv) {
 /* Fewer products, if there are few channels or the kernel reaches past much of the edge; but each adds to the result in memory, which takes
  * the time of about three dots. */
 static bool should_scatter(const Conv *conv) {
-    int64_t places = conv->out[0] * conv->out[1] * conv->out[2], pixels = conv->size[0] * conv->size[1] * conv->size[2];
+    int64_t places = conv->out[0] * conv->out[1] * conv->out[2],
+            pixels = conv->padded.size[0] * conv->padded.size[1] * conv->padded.size[2];
     int64_t rows = conv->kernel[0] * conv->kernel[1], groups = (conv->terms + conv->dot.quad - 1) / conv->dot.quad;
     int64_t dots = places * rows * conv->kernel[2] / (conv->stride[0] * conv->stride[1] * conv->stride[2]) * groups *
                    panel_count(&conv->dot, conv->columns);
@@ -75,7 +76,7 @@ static void describe(const Codegen *cg, Conv *conv) {
         conv->columns = conv->channels;
         conv->groups = 1;
     }
-    window_dims(rank, conv->source->shape.dim + 2, 1, conv->size);
+    window_dims(rank, conv->source->shape.dim + 2, 1, conv->padded.size);
     window_dims(rank, conv->result->shape.dim + 2, 1, conv->out);
     window_dims(rank, conv->weight->shape.dim + 2, 1, conv->kernel);
     window_dims(rank, attr_ints(node, "strides", &count), 1, conv->stride);
@@ -146,7 +147,7 @@ static int64_t first_read(const Sweep *phase) {
 /* Padding that all phases need. */
 static void plan_image(Codegen *cg, Conv *conv) {
     for (int i = 0; i < 3; i++) {
-        int64_t least = i == 2 ? -conv->apart : 0, most = conv->size[i] - 1;
+        int64_t least = i == 2 ? -conv->apart : 0, most = conv->padded.size[i] - 1;
         for (int64_t q = 0; q < phase_count(conv, i) && !conv->scatters; q++) {
             Sweep phase = phase_of(cg, conv, i, q);
             for (int64_t k = 0; phase.count > 0 && k < phase.taps; k++) {
@@ -161,14 +162,14 @@ static void plan_image(Codegen *cg, Conv *conv) {
             int64_t to = first_read(&phase) + pixels - 1;
             most = to > most ? to : most;
         }
-        conv->low[i] = -least;
-        conv->staged[i] = most - least + 1;
+        conv->padded.low[i] = -least;
+        conv->padded.staged[i] = most - least + 1;
     }
     conv->pixel = conv->channels * (dot_is_lanes(&conv->dot) ? dot_group(&conv->dot) : conv->dot.bytes);
-    conv->step[2] = conv->pixel;
-    conv->step[1] = conv->step[2] * conv->staged[2];
-    conv->step[0] = conv->step[1] * conv->staged[1];
-    conv->image = round_up(conv->step[0] * conv->staged[0] + SLACK, INTC_ARENA_ALIGN);
+    conv->padded.step[2] = conv->pixel;
+    conv->padded.step[1] = conv->padded.step[2] * conv->padded.staged[2];
+    conv->padded.step[0] = conv->padded.step[1] * conv->padded.staged[1];
+    conv->image = round_up(conv->padded.step[0] * conv->padded.staged[0] + SLACK, INTC_ARENA_ALIGN);
 }
 
 /* Images are staged together where the weights do not stay in a near cache, or an image has few rows. */
@@ -193,7 +194,7 @@ static void plan_bands(Conv *conv) {
     for (int64_t bands = 2; bytes / conv->bands > NEAR_SUMS && bands * step <= high; bands++)
         if (high % (bands * step) == 0)
             conv->bands = bands;
-    conv->band = high / conv->bands * (conv->backward ? 1 : conv->stride[1]) / step * conv->step[1];
+    conv->band = high / conv->bands * (conv->backward ? 1 : conv->stride[1]) / step * conv->padded.step[1];
 }
 
 /* --- K --- */
@@ -213,7 +214,7 @@ static int64_t phase_terms(Codegen *cg, const Conv *conv, const Sweep phase[3], 
         int64_t at[3] = {tap / phase[2].taps / phase[1].taps, tap / phase[2].taps % phase[1].taps, tap % phase[2].taps};
         Term term = {0, 0};
         for (int i = 0; i < 3; i++) {
-            term.a += phase[i].tap[at[i]] * conv->step[i];
+            term.a += phase[i].tap[at[i]] * conv->padded.step[i];
             term.w += phase[i].index[at[i]] * conv->ws[2 + i];
         }
         for (int64_t c = 0; c < conv->terms; c++)
@@ -253,7 +254,7 @@ static int64_t cover(const Dot *dot, Term *terms, int64_t count, int64_t mate, i
 }
 
 static Axis row_axis(const Conv *conv, const Sweep sweep[3], int i) {
-    return (Axis){sweep[i].count / (i == 1 ? conv->bands : 1), sweep[i].advance * conv->step[i], sweep[i].step * conv->ys[2 + i]};
+    return (Axis){sweep[i].count / (i == 1 ? conv->bands : 1), sweep[i].advance * conv->padded.step[i], sweep[i].step * conv->ys[2 + i]};
 }
 
 static Axis images_axis(const Conv *conv) {
@@ -266,7 +267,7 @@ static void add_piece(Codegen *cg, Conv *conv, const Sweep sweep[3], int64_t a, 
     *piece =
         (Piece){.columns = columns, .code = product_new(cg, &conv->dot, product), .a = a, .b = conv->b_bytes, .init = conv->init_bytes};
     for (int i = 0; i < 3; i++) {
-        piece->a += (sweep[i].origin + conv->low[i]) * conv->step[i];
+        piece->a += (sweep[i].origin + conv->padded.low[i]) * conv->padded.step[i];
         piece->c += sweep[i].first * conv->ys[2 + i] * type_bytes(conv->result->type);
     }
     int64_t panels = panel_count(&conv->dot, columns.columns);
@@ -333,7 +334,7 @@ static void plan_pieces(Codegen *cg, Conv *conv) {
 static Sweep scatter_of(const Conv *conv, int i, int64_t k) {
     int64_t s = conv->stride[i], to = k * conv->dilation[i] - conv->pad[i];
     int64_t from = to < 0 ? -floor_div(to, s) : 0, last = floor_div(conv->out[i] - 1 - to, s);
-    last = last < conv->size[i] - 1 ? last : conv->size[i] - 1;
+    last = last < conv->padded.size[i] - 1 ? last : conv->padded.size[i] - 1;
     return (Sweep){.first = from * s + to, .step = s, .count = last - from + 1, .origin = from, .advance = 1};
 }
 
@@ -372,8 +373,8 @@ static void plan_scatter(Codegen *cg, Conv *conv) {
 static void plan_winograd(Codegen *cg, Conv *conv) {
     bool back = conv->backward;
     Sweep high = phase_of(cg, conv, 1, 0), wide = phase_of(cg, conv, 2, 0);
-    conv->reach = conv->low[0] * conv->step[0] + (first_read(&high) + conv->low[1]) * conv->step[1] +
-                  (first_read(&wide) + conv->low[2]) * conv->step[2];
+    conv->reach = conv->padded.low[0] * conv->padded.step[0] + (first_read(&high) + conv->padded.low[1]) * conv->padded.step[1] +
+                  (first_read(&wide) + conv->padded.low[2]) * conv->padded.step[2];
     WinogradSum sum = sum_of(conv);
     WinogradShape shape = {.form = conv->form,
                            .terms = conv->terms,
@@ -384,7 +385,7 @@ static void plan_winograd(Codegen *cg, Conv *conv) {
                            .out = {conv->out[1], conv->out[2]},
                            .result = {conv->ys[3], conv->ys[4]},
                            .bytes = conv->dot.bytes,
-                           .step = {conv->step[1], conv->step[2]},
+                           .step = {conv->padded.step[1], conv->padded.step[2]},
                            .column = conv->ws[back ? 1 : 0],
                            .term = conv->ws[back ? 0 : 1],
                            .first = back ? 2 * (conv->ws[3] + conv->ws[4]) : 0,

@@ -115,8 +115,29 @@ void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources,
         interleave_chunk(cg, dot, sources, valid, to, const64(cg, n - chunk), chunk, rows);
 }
 
-void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes) {
-    LLVMBuildMemSet(cg->builder, to, LLVMConstInt(cg->i8, dot->biased ? 0x80 : 0, false), const64(cg, bytes), INTC_ARENA_ALIGN);
+static void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes) {
+    if (bytes > 0)
+        LLVMBuildMemSet(cg->builder, to, LLVMConstInt(cg->i8, dot->biased ? 0x80 : 0, false), const64(cg, bytes), (unsigned)dot->bytes);
+}
+
+static LLVMValueRef is_within(Codegen *cg, const Padded *image, int i, LLVMValueRef index) {
+    return compare(cg, LLVMIntULT, add_const(cg, index, -image->low[i]), const64(cg, image->size[i]));
+}
+
+void stage_border(Codegen *cg, const Dot *dot, const Padded *image, LLVMValueRef to) {
+    int64_t behind = image->low[2] + image->size[2], wide = image->step[2];
+    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, image->staged[0]));
+    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, image->staged[1]));
+    LLVMValueRef row = byte_at(cg, to, add(cg, mul_by(cg, depth.index, image->step[0]), mul_by(cg, high.index, image->step[1])));
+    LLVMValueRef within = LLVMBuildAnd(cg->builder, is_within(cg, image, 0, depth.index), is_within(cg, image, 1, high.index), "");
+    Branch branch = if_begin(cg, within);
+    stage_zero(cg, dot, row, image->low[2] * wide);
+    stage_zero(cg, dot, byte_at_const(cg, row, behind * wide), (image->staged[2] - behind) * wide);
+    if_else(cg, &branch);
+    stage_zero(cg, dot, row, image->staged[2] * wide);
+    if_end(cg, &branch);
+    loop_end(cg, &high);
+    loop_end(cg, &depth);
 }
 
 /* --- packing --- */

@@ -25,9 +25,10 @@ typedef struct {
     const Value *x, *dy, *w;
     int64_t batch, groups, total; /* total: channels of x */
     int64_t channels, columns;    /* of x and of dy in a group */
-    int64_t size[3], out[3], kernel[3], stride[3], low[3], dilation[3], staged[3];
+    int64_t out[3], kernel[3], stride[3], dilation[3];
+    Padded padded;                /* x of `quad` images */
     int64_t xs[5], ys[5], ws[5];  /* strides N C D H W, of x and dy in bytes; of w O I D H W */
-    int64_t pixel, step[3];       /* bytes of a staged pixel of `quad` images, and to the next pixel */
+    int64_t pixel;                /* bytes of a staged pixel of `quad` images */
     int64_t image;                /* bytes of `quad` staged images */
     int64_t pixels;               /* of dy */
     int64_t quads, chunks, chunk; /* runs of `quad` images: all, and in a chunk */
@@ -64,11 +65,11 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
         wgrad->columns = wgrad->total;
         wgrad->groups = 1;
     }
-    window_dims(rank, wgrad->x->shape.dim + 2, 1, wgrad->size);
+    window_dims(rank, wgrad->x->shape.dim + 2, 1, wgrad->padded.size);
     window_dims(rank, wgrad->dy->shape.dim + 2, 1, wgrad->out);
     window_dims(rank, wgrad->w->shape.dim + 2, 1, wgrad->kernel);
     window_dims(rank, attr_ints(node, "strides", &count), 1, wgrad->stride);
-    window_dims(rank, attr_ints(node, "pads", &count), 0, wgrad->low);
+    window_dims(rank, attr_ints(node, "pads", &count), 0, wgrad->padded.low);
     window_dims(rank, attr_ints(node, "dilations", &count), 1, wgrad->dilation);
     window_strides(wgrad->x, wgrad->xs);
     window_strides(wgrad->dy, wgrad->ys);
@@ -79,14 +80,14 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     }
     for (int i = 0; i < 3; i++) {
         int64_t reach = (wgrad->out[i] - 1) * wgrad->stride[i] + (wgrad->kernel[i] - 1) * wgrad->dilation[i] + 1;
-        int64_t least = wgrad->size[i] + wgrad->low[i];
-        wgrad->staged[i] = reach > least ? reach : least;
+        int64_t least = wgrad->padded.size[i] + wgrad->padded.low[i];
+        wgrad->padded.staged[i] = reach > least ? reach : least;
     }
     wgrad->pixel = wgrad->total * dot_group(&wgrad->dot);
-    wgrad->step[2] = wgrad->pixel;
-    wgrad->step[1] = wgrad->step[2] * wgrad->staged[2];
-    wgrad->step[0] = wgrad->step[1] * wgrad->staged[1];
-    wgrad->image = round_up(wgrad->step[0] * wgrad->staged[0] + SLACK, INTC_ARENA_ALIGN);
+    wgrad->padded.step[2] = wgrad->pixel;
+    wgrad->padded.step[1] = wgrad->padded.step[2] * wgrad->padded.staged[2];
+    wgrad->padded.step[0] = wgrad->padded.step[1] * wgrad->padded.staged[1];
+    wgrad->image = round_up(wgrad->padded.step[0] * wgrad->padded.staged[0] + SLACK, INTC_ARENA_ALIGN);
     wgrad->flat = dot_is_lanes(&wgrad->dot) && contiguous(wgrad->ys, dot_source(&wgrad->dot), wgrad->columns, wgrad->out[2]);
     wgrad->pixels = wgrad->out[0] * wgrad->out[1] * wgrad->out[2];
     wgrad->rows = wgrad->channels * wgrad->kernel[0] * wgrad->kernel[1] * wgrad->kernel[2];
@@ -159,7 +160,7 @@ static void plan_k(Wgrad *wgrad, Product *product) {
     int64_t most = most_groups(wgrad), groups = 1, inside = 1;
     Axis all[4] = {{wgrad->slice, wgrad->image, 0}};
     for (int i = 0; i < 3; i++)
-        all[i + 1] = (Axis){wgrad->out[i], wgrad->stride[i] * wgrad->step[i], 0};
+        all[i + 1] = (Axis){wgrad->out[i], wgrad->stride[i] * wgrad->padded.step[i], 0};
     for (int i = 3; i >= 0; i--) {
         int64_t count = all[i].count, kept = inside * count <= most ? count : largest_divisor(count, most / inside);
         if (kept < count) {
@@ -187,7 +188,7 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
                        .type = wgrad->type};
     int64_t c = wgrad->channels * wgrad->dot.panel;
     for (int i = 2; i >= 0; i--) {
-        product.row[i] = (Axis){wgrad->kernel[i], wgrad->dilation[i] * wgrad->step[i], c};
+        product.row[i] = (Axis){wgrad->kernel[i], wgrad->dilation[i] * wgrad->padded.step[i], c};
         c *= wgrad->kernel[i];
     }
     product.row[3] = (Axis){wgrad->channels, group, wgrad->dot.panel};
@@ -272,20 +273,21 @@ static void offset_images(Codegen *cg, const Wgrad *wgrad, const Images *images,
 static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     const Dot *dot = &wgrad->dot;
     Images images = images_of(cg, wgrad, wgrad->x, wgrad->xs[0], run);
-    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[0]));
-    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[1]));
+    Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->padded.size[0]));
+    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->padded.size[1]));
     LLVMValueRef offset = add(cg, mul_by(cg, depth.index, wgrad->xs[2]), mul_by(cg, high.index, wgrad->xs[3])), sources[4];
-    LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, wgrad->low[0]), wgrad->step[0]),
-                             mul_by(cg, add_const(cg, high.index, wgrad->low[1]), wgrad->step[1]));
-    LLVMValueRef row = byte_at(cg, to, add_const(cg, place, wgrad->low[2] * wgrad->step[2]));
+    LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, wgrad->padded.low[0]), wgrad->padded.step[0]),
+                             mul_by(cg, add_const(cg, high.index, wgrad->padded.low[1]), wgrad->padded.step[1]));
+    LLVMValueRef row = byte_at(cg, to, add_const(cg, place, wgrad->padded.low[2] * wgrad->padded.step[2]));
     offset_images(cg, wgrad, &images, offset, sources);
-    if (contiguous(wgrad->xs, dot_source(dot), wgrad->total, wgrad->size[2])) {
-        stage_interleaved(cg, dot, sources, NULL, row, wgrad->size[2] * wgrad->total, true);
+    if (contiguous(wgrad->xs, dot_source(dot), wgrad->total, wgrad->padded.size[2])) {
+        stage_interleaved(cg, dot, sources, NULL, row, wgrad->padded.size[2] * wgrad->total, true);
     } else {
         Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->total));
-        Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->size[2]));
+        Loop wide = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->padded.size[2]));
         LLVMValueRef from = add(cg, mul_by(cg, channel.index, wgrad->xs[1]), mul_by(cg, wide.index, wgrad->xs[4]));
-        LLVMValueRef at = byte_at(cg, row, add(cg, mul_by(cg, channel.index, dot_group(dot)), mul_by(cg, wide.index, wgrad->step[2])));
+        LLVMValueRef at =
+            byte_at(cg, row, add(cg, mul_by(cg, channel.index, dot_group(dot)), mul_by(cg, wide.index, wgrad->padded.step[2])));
         for (int i = 0; i < dot->quad; i++)
             stage_one(cg, dot, byte_at(cg, sources[i], from), byte_at_const(cg, at, i * dot->bytes));
         loop_end(cg, &wide);
@@ -343,7 +345,7 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk);
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef run = add(cg, first, loop.index), x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image));
-    stage_zero(cg, &wgrad->dot, x, wgrad->image);
+    stage_border(cg, &wgrad->dot, &wgrad->padded, x);
     stage_x(cg, wgrad, run, x);
     stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, wgrad->pixels * group_step(wgrad))));
     loop_end(cg, &loop);
@@ -418,7 +420,7 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef columns = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, column_bytes(wgrad)));
     LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, wgrad->quads), wgrad->slices);
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), wgrad->quads), wgrad->slices);
-    stage_zero(cg, &wgrad->dot, x, wgrad->image);
+    stage_border(cg, &wgrad->dot, &wgrad->padded, x);
     Loop run = loop_begin(cg, first, end);
     stage_x(cg, wgrad, run.index, x);
     stage_dy(cg, wgrad, run.index, dy);
@@ -448,7 +450,7 @@ static WinogradSum sum_of(const Wgrad *wgrad) {
 static const WinogradForm *form_of(const Wgrad *wgrad) {
     WinogradWindow window = {wgrad->kernel, wgrad->stride, wgrad->dilation};
     bool serves = wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_serves(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
-                  wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->size[2]) &&
+                  wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->padded.size[2]) &&
                   contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]);
     WinogradSum sum = sum_of(wgrad);
     return serves ? winograd_choose(wgrad->out + 1, &sum) : NULL;
@@ -460,8 +462,8 @@ static void plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
     WinogradGradShape shape = {.form = form,
                                .channels = wgrad->channels,
                                .columns = wgrad->columns,
-                               .size = {wgrad->size[1], wgrad->size[2]},
-                               .low = {wgrad->low[1], wgrad->low[2]},
+                               .size = {wgrad->padded.size[1], wgrad->padded.size[2]},
+                               .low = {wgrad->padded.low[1], wgrad->padded.low[2]},
                                .out = {wgrad->out[1], wgrad->out[2]},
                                .x_row = wgrad->xs[3],
                                .dy_row = wgrad->ys[3],
