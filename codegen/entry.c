@@ -26,12 +26,7 @@ static bool has_exponent(const Value *value) {
     return !value->integer && value->exponent_offset >= 0;
 }
 
-static void emit_node(Codegen *cg, const Node *node) {
-    if (emitter(node) == NULL)
-        internal_error("codegen: node without an operator");
-    cg->scratch = 0;
-    forget_exponents(cg);
-    emitter(node)(cg, node);
+static void emit_exponent(Codegen *cg, const Node *node) {
     forget_exponents(cg);
     const Value *out = node->out[0];
     if (op_info(node->op)->exponent != RULE_RESCALE && has_exponent(out)) {
@@ -39,6 +34,18 @@ static void emit_node(Codegen *cg, const Node *node) {
         store_at(cg, out->exponent_offset, 4, cg->i32, const64(cg, 0), node_exponent(cg, node), 4);
         kernel_end(cg, 1, 0);
     }
+}
+
+static void emit_node(Codegen *cg, const Node *node) {
+    if (emitter(node) == NULL)
+        internal_error("codegen: node without an operator");
+    cg->scratch = 0;
+    forget_exponents(cg);
+    emitter(node)(cg, node);
+    emit_exponent(cg, node);
+    for (int i = 0; i < cg->graph->node_count; i++)
+        if (cg->graph->nodes[i]->beside == node && cg->graph->nodes[i]->op == node->op)
+            emit_exponent(cg, cg->graph->nodes[i]);
 }
 
 /* Copies `next` to its state in the state's order; the node only names the kernel. */

@@ -1,30 +1,39 @@
-/* reduce_sum over an expression. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
+/* reduce_sum over expressions: those beside a node are summed by its kernel. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
  * tile adds rows, or a part of the columns of each, into a private array; else into one private sum. Tiles are columns and pieces of the
  * outer dimensions; several tiles of one result are added atomically, which integers allow in any order. Sums of floats are doubles until
  * they are stored, and the pieces of a result are added in their order. */
 #include "codegen/space.h"
 
-enum { MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128 };
+enum { MAX_SUMS = 2, MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128 };
 
 typedef struct {
     const Node *node;
+    int64_t parts;      /* scratch: [piece][result], doubles; floats with several pieces */
+    bool narrow;        /* the sum of a tile fits in 32 bits */
+    LLVMTypeRef type;   /* of the sums of a tile, */
+    LLVMValueRef local; /* which are here */
+} Sum;
+
+typedef struct {
+    Sum sums[MAX_SUMS];
+    int count;
     Space space;
     Group group;
-    int target;       /* stream into the result: stride 0 where reduced */
+    int target;       /* stream into the results: stride 0 where reduced */
     int64_t pieces;   /* tiles of one result */
-    int64_t parts;    /* scratch: [piece][result], doubles; floats with several pieces */
-    bool narrow;      /* the sum of a tile fits in 32 bits */
     int64_t together; /* rows of the kept dimension inside that have sums of their own */
-    View view;
 } Reduce;
 
-static View reduce_view(const Value *in) {
-    return view_same(in);
+static void add_sum(Codegen *cg, Reduce *r, const Node *node) {
+    if (r->count == MAX_SUMS)
+        internal_error("codegen: more than %d sums in one kernel", MAX_SUMS);
+    r->sums[r->count++] = (Sum){.node = node};
+    group_collect(cg, &r->group, view_same(node->in[0]));
 }
 
 static void reduce_open(Codegen *cg, Reduce *r, const Node *node) {
     const Value *in = node->in[0], *out = node->out[0];
-    *r = (Reduce){.node = node, .space = space_new(in->shape, in->order), .view = reduce_view(in)};
+    *r = (Reduce){.space = space_new(in->shape, in->order)};
     r->group = (Group){.space = &r->space, .order = in->order};
     int count;
     const int64_t *axes = attr_ints(node, "axes", &count);
@@ -39,7 +48,10 @@ static void reduce_open(Codegen *cg, Reduce *r, const Node *node) {
         k += keep || !reduced[d];
     }
     r->target = space_stream(&r->space, in->order, stride, 0);
-    group_collect(cg, &r->group, r->view);
+    add_sum(cg, r, node);
+    for (int i = 0; i < cg->graph->node_count; i++)
+        if (cg->graph->nodes[i]->beside == node)
+            add_sum(cg, r, cg->graph->nodes[i]);
     space_collapse(&r->space);
 }
 
@@ -49,52 +61,51 @@ static void add_atomically(Codegen *cg, const Value *out, LLVMValueRef index, LL
     LLVMBuildAtomicRMW(cg->builder, LLVMAtomicRMWBinOpAdd, address, x, LLVMAtomicOrderingMonotonic, false);
 }
 
-/* The sums of a tile are kept in this type. */
-static LLVMTypeRef sum_type(const Codegen *cg, const Reduce *r) {
-    const Value *out = r->node->out[0];
-    return out->type == T_REAL ? cg->f64 : r->narrow ? cg->i32 : element_type(cg, out->type);
+static LLVMTypeRef sum_type(const Codegen *cg, const Sum *sum) {
+    const Value *out = sum->node->out[0];
+    return out->type == T_REAL ? cg->f64 : sum->narrow ? cg->i32 : element_type(cg, out->type);
 }
 
 /* Cuts sums of 64 bits, over dimensions [first, last), so that those of a tile cannot leave 32 bits, unless that leaves few terms. */
-static void narrow(Reduce *r, int first, int last) {
-    int64_t inner = r->together, most = INT32_MAX / (r->node->in[0]->bound + 1), outer = r->space.extent[first];
+static void narrow(Reduce *r, Sum *sum, int first, int last) {
+    int64_t inner = r->together, most = INT32_MAX / (sum->node->in[0]->bound + 1), outer = r->space.extent[first];
     for (int k = first + 1; k < last; k++)
         inner *= r->space.extent[k];
     int64_t rows = most / inner, pieces = rows == 0 ? 0 : (outer + rows - 1) / rows;
-    if (r->node->out[0]->type != T_I64 || rows * inner < FEW_TERMS)
+    if (sum->node->out[0]->type != T_I64 || rows * inner < FEW_TERMS)
         return;
-    r->narrow = true;
+    sum->narrow = true;
     r->pieces = pieces > r->pieces ? pieces : r->pieces;
 }
 
 static int64_t parts_bytes(const Reduce *r) {
-    return r->pieces * shape_elements(r->node->out[0]->shape) * 8;
+    return r->pieces * shape_elements(r->sums[0].node->out[0]->shape) * 8;
 }
 
 /* Brings the sum of one tile to its place. */
-static void store_sum(Codegen *cg, const Reduce *r, LLVMValueRef piece, LLVMValueRef index, LLVMValueRef sum) {
-    const Value *out = r->node->out[0];
+static void store_sum(Codegen *cg, const Reduce *r, const Sum *sum, LLVMValueRef piece, LLVMValueRef index, LLVMValueRef x) {
+    const Value *out = sum->node->out[0];
     bool real = out->type == T_REAL;
-    if (r->narrow)
-        sum = as_bits(cg, sum, 64);
+    if (sum->narrow)
+        x = as_bits(cg, x, 64);
     if (r->pieces == 1)
-        store_element(cg, out, index, real ? LLVMBuildFPTrunc(cg->builder, sum, cg->f32, "") : sum);
+        store_element(cg, out, index, real ? LLVMBuildFPTrunc(cg->builder, x, cg->f32, "") : x);
     else if (real)
-        store_at(cg, r->parts, parts_bytes(r), cg->f64, add(cg, mul_by(cg, piece, shape_elements(out->shape)), index), sum, 8);
+        store_at(cg, sum->parts, parts_bytes(r), cg->f64, add(cg, mul_by(cg, piece, shape_elements(out->shape)), index), x, 8);
     else
-        add_atomically(cg, out, index, sum);
+        add_atomically(cg, out, index, x);
 }
 
 /* Adds the pieces of each result. */
-static void emit_join(Codegen *cg, const Reduce *r) {
-    const Value *out = r->node->out[0];
+static void emit_join(Codegen *cg, const Reduce *r, const Sum *all) {
+    const Value *out = all->node->out[0];
     int64_t results = shape_elements(out->shape);
-    kernel_begin(cg, r->node, "join");
+    kernel_begin(cg, all->node, "join");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef sum = local_new(cg, cg->f64, LLVMConstNull(cg->f64));
     Loop piece = loop_begin(cg, const64(cg, 0), const64(cg, r->pieces));
     LLVMValueRef at = add(cg, mul_by(cg, piece.index, results), loop.index);
-    local_set(cg, sum, add(cg, local_get(cg, cg->f64, sum), load_at(cg, r->parts, parts_bytes(r), cg->f64, cg->f64, at, 8)));
+    local_set(cg, sum, add(cg, local_get(cg, cg->f64, sum), load_at(cg, all->parts, parts_bytes(r), cg->f64, cg->f64, at, 8)));
     loop_end(cg, &piece);
     store_element(cg, out, loop.index, LLVMBuildFPTrunc(cg->builder, local_get(cg, cg->f64, sum), cg->f32, ""));
     loop_end(cg, &loop);
@@ -197,34 +208,54 @@ static void fold_rows(Codegen *cg, LLVMTypeRef type, LLVMValueRef sums, int64_t 
 /* Short rows become straight code on AVX2: what all of them share is then computed once. */
 static Vectors choose_vectors(const Codegen *cg, const Reduce *r, int64_t width) {
     enum { LANES = 32, STRAIGHT = 128 };
-    bool few = sum_type(cg, r) == cg->i32 && width <= STRAIGHT && width % LANES == 0;
+    bool few = width <= STRAIGHT && width % LANES == 0;
+    for (int i = 0; i < r->count; i++)
+        few = few && r->sums[i].type == cg->i32;
     return few && target_is_avx2(cg) ? (Vectors){LANES, (int)(width / LANES)} : (Vectors){0};
+}
+
+static LLVMValueRef sum_place(Codegen *cg, const Sum *sum, bool inside, LLVMValueRef index) {
+    return inside ? LLVMBuildInBoundsGEP2(cg->builder, sum->type, sum->local, &index, 1, "") : sum->local;
+}
+
+/* The sums of a tile, all 0; `width` of each. */
+static void open_sums(Codegen *cg, Reduce *r, bool inside, int64_t width) {
+    for (int i = 0; i < r->count; i++) {
+        Sum *sum = &r->sums[i];
+        sum->type = sum_type(cg, sum);
+        sum->local = inside ? local_array(cg, sum->type, width) : local_new(cg, sum->type, LLVMConstNull(sum->type));
+    }
+    if (!inside)
+        return;
+    Loop clear = loop_begin(cg, const64(cg, 0), const64(cg, width));
+    for (int i = 0; i < r->count; i++)
+        LLVMBuildStore(cg->builder, LLVMConstNull(r->sums[i].type), sum_place(cg, &r->sums[i], true, clear.index));
+    loop_end(cg, &clear);
+}
+
+static void add_element(Codegen *cg, const Reduce *r, const Sum *sum, const Nest *nest, LLVMValueRef place) {
+    int bits = sum->narrow ? 32 : type_bytes(sum->node->out[0]->type) * 8;
+    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, nest, view_same(sum->node->in[0])), bits);
+    if (sum->type == cg->f64)
+        x = LLVMBuildFPExt(cg->builder, x, sum->type, "");
+    local_set(cg, place, add_term(cg, local_get(cg, sum->type, place), x));
 }
 
 /* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */
 static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRef tile) {
     const Space *space = &r->space;
-    const Value *out = r->node->out[0];
-    int64_t pieces = r->pieces;
-    LLVMTypeRef type = sum_type(cg, r);
-    int bits = r->narrow ? 32 : type_bytes(out->type) * 8, first = kept, last = inside ? space->rank - 1 : space->rank;
+    int64_t pieces = r->pieces, width = inside ? space->extent[space->rank - 1] : 1;
+    int first = kept, last = inside ? space->rank - 1 : space->rank;
     Walk walk = {0};
     nest_start(cg, &walk.nest, space);
-    LLVMValueRef rest = udiv_by(cg, tile, pieces), piece = urem_by(cg, tile, pieces);
+    LLVMValueRef rest = udiv_by(cg, tile, pieces), piece = urem_by(cg, tile, pieces), zero = const64(cg, 0);
     for (int k = kept - 1; k >= 0; k--) {
         LLVMValueRef index = k == 0 ? rest : urem_by(cg, rest, space->extent[k]);
         rest = udiv_by(cg, rest, space->extent[k]);
         nest_advance(cg, &walk.nest, k, index);
     }
     LLVMValueRef result = walk.nest.partial[r->target];
-    int64_t width = inside ? space->extent[space->rank - 1] : 1;
-    LLVMValueRef sums = inside ? local_array(cg, type, width) : local_new(cg, type, LLVMConstNull(type));
-    LLVMValueRef zero = const64(cg, 0), end = const64(cg, width);
-    if (inside) {
-        Loop clear = loop_begin(cg, zero, end);
-        LLVMBuildStore(cg->builder, LLVMConstNull(type), LLVMBuildInBoundsGEP2(cg->builder, type, sums, &clear.index, 1, ""));
-        loop_end(cg, &clear);
-    }
+    open_sums(cg, r, inside, width);
     for (int k = first; k < last; k++) {
         int64_t extent = space->extent[k], part = (extent + pieces - 1) / pieces;
         LLVMValueRef from = k > first ? zero : mul_by(cg, piece, part);
@@ -232,24 +263,23 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
         walk_into(cg, &walk, k, from, to);
     }
     if (inside)
-        walk_into(cg, &walk, last, zero, end);
-    LLVMValueRef place = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &walk.loops[walk.count - 1].index, 1, "") : sums;
-    LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, &walk.nest, r->view), bits);
-    if (type == cg->f64)
-        x = LLVMBuildFPExt(cg->builder, x, type, "");
-    local_set(cg, place, add_term(cg, local_get(cg, type, place), x));
+        walk_into(cg, &walk, last, zero, const64(cg, width));
+    for (int i = 0; i < r->count; i++) {
+        LLVMValueRef index = inside ? walk.loops[walk.count - 1].index : zero;
+        add_element(cg, r, &r->sums[i], &walk.nest, sum_place(cg, &r->sums[i], inside, index));
+    }
     if (inside)
         walk.loops[walk.count - 1].vectors = choose_vectors(cg, r, width);
     while (walk.count > 0)
         walk_out(cg, &walk);
-    if (r->together > 1) {
-        fold_rows(cg, type, sums, width / r->together, r->together);
-        end = const64(cg, width / r->together);
-    }
-    Loop store = loop_begin(cg, zero, end);
+    for (int i = 0; i < r->count && r->together > 1; i++)
+        fold_rows(cg, r->sums[i].type, r->sums[i].local, width / r->together, r->together);
+    Loop store = loop_begin(cg, zero, const64(cg, width / r->together));
     LLVMValueRef at = inside ? add(cg, result, mul_by(cg, store.index, space->stride[r->target][last])) : result;
-    LLVMValueRef sum = inside ? LLVMBuildInBoundsGEP2(cg->builder, type, sums, &store.index, 1, "") : sums;
-    store_sum(cg, r, piece, at, local_get(cg, type, sum));
+    for (int i = 0; i < r->count; i++) {
+        const Sum *sum = &r->sums[i];
+        store_sum(cg, r, sum, piece, at, local_get(cg, sum->type, sum_place(cg, sum, inside, store.index)));
+    }
     loop_end(cg, &store);
 }
 
@@ -259,7 +289,8 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     Space *space = &r->space;
     int64_t results = 1, elements = space_elements(space);
     if (elements == 0) {
-        emit_zeros(cg, node);
+        for (int i = 0; i < r->count; i++)
+            emit_zeros(cg, r->sums[i].node);
         return;
     }
     int innermost = space->rank - 1, kept = 0;
@@ -278,17 +309,18 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     r->together = reduces && inside && !real ? rows_together(r, kept) : 1;
     if (r->together > 1)
         join_rows(r, r->together);
-    if (reduces)
-        narrow(r, kept, last);
-    if (r->pieces > 1 && real)
-        r->parts = scratch_alloc(cg, parts_bytes(r));
-    else if (r->pieces > 1)
-        emit_zeros(cg, node);
+    for (int i = 0; i < r->count && reduces; i++)
+        narrow(r, &r->sums[i], kept, last);
+    for (int i = 0; i < r->count && r->pieces > 1; i++)
+        if (real)
+            r->sums[i].parts = scratch_alloc(cg, parts_bytes(r));
+        else
+            emit_zeros(cg, r->sums[i].node);
     kernel_begin(cg, node, "");
     Loop tile = loop_begin(cg, cg->begin, cg->end);
     emit_tile(cg, r, kept, inside, tile.index);
     loop_end(cg, &tile);
     kernel_end(cg, results * r->pieces, elements * (1 + r->group.leaf_count));
-    if (r->pieces > 1 && real)
-        emit_join(cg, r);
+    for (int i = 0; i < r->count && r->pieces > 1 && real; i++)
+        emit_join(cg, r, &r->sums[i]);
 }

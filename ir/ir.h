@@ -136,7 +136,7 @@ struct Node {
     Origin origin;
     const Node *forward; /* for a gradient node, the forward node it derives from */
     Node *fused_into;    /* set by fuse: evaluated inside that node's kernel, never stored */
-    Node *beside;        /* set by fuse: a mask that that rescale's kernel stores too */
+    Node *beside;        /* set by fuse: the node whose kernel computes this one too */
 };
 
 /* STAGE_FLOAT: planned without exponents, for --arith=float32. Values are T_REAL at every stage before STAGE_SCALED. */

@@ -6,7 +6,8 @@
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
  * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A mask of
- * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Elsewhere a
+ * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Of two sums
+ * over the same elements the later one's kernel computes both. Elsewhere a
  * cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
@@ -236,6 +237,63 @@ static void group(Fuse *f) {
     }
 }
 
+/* --- two sums at once --- */
+
+static bool same_sums(const Node *a, const Node *b) {
+    int count, other;
+    const int64_t *axes = attr_ints(a, "axes", &count), *others = attr_ints(b, "axes", &other);
+    bool same = a->op == OP_reduce_sum && b->op == OP_reduce_sum && a->phase == b->phase && count == other &&
+                attr_int(a, "keepdims", 1) == attr_int(b, "keepdims", 1) && shape_equal(a->in[0]->shape, b->in[0]->shape) &&
+                order_equal(a->in[0], b->in[0]) && order_equal(a->out[0], b->out[0]);
+    for (int i = 0; same && i < count; i++)
+        same = axes[i] == others[i];
+    return same;
+}
+
+static bool group_reads(const Graph *graph, const Node *root, const Value *value) {
+    for (int i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->in_count; k++)
+            if (graph->nodes[i]->in[k] == value && (graph->nodes[i] == root || graph->nodes[i]->fused_into == root))
+                return true;
+    return false;
+}
+
+/* Whether both groups load a value of all elements. */
+static bool share_elements(const Graph *graph, const Node *a, const Node *b) {
+    for (int i = 0; i < graph->node_count; i++) {
+        const Node *node = graph->nodes[i];
+        for (int k = 0; k < node->in_count && (node == a || node->fused_into == a); k++) {
+            const Value *in = node->in[k];
+            bool stored = in->def == NULL || in->def->fused_into != a;
+            if (stored && shape_equal(in->shape, a->in[0]->shape) && group_reads(graph, b, in))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The sum before position `at` that its node can compute beside its own; NULL: none. */
+static Node *earlier_sum(const Graph *graph, int at) {
+    const Node *root = graph->nodes[at];
+    for (int i = at - 1; i >= 0 && root->op == OP_reduce_sum; i--) {
+        Node *node = graph->nodes[i];
+        if (node->beside == NULL && same_sums(node, root) && first_read(graph, node->out[0]) > at && share_elements(graph, node, root))
+            return node;
+    }
+    return NULL;
+}
+
+static void pair_sums(const Graph *graph) {
+    bool *taken = arena_alloc(graph->arena, (size_t)graph->next_node + 1, sizeof(bool));
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        Node *root = graph->nodes[i], *earlier = taken[root->id] ? NULL : earlier_sum(graph, i);
+        if (earlier == NULL)
+            continue;
+        earlier->beside = root;
+        taken[earlier->id] = true;
+    }
+}
+
 bool pass_fuse(Graph *graph, Diag *diag) {
     (void)diag;
     Fuse f = {.graph = graph};
@@ -249,5 +307,6 @@ bool pass_fuse(Graph *graph, Diag *diag) {
     count_uses(&f);
     hide_besides(&f);
     group(&f);
+    pair_sums(graph);
     return true;
 }

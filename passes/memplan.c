@@ -80,7 +80,8 @@ static void mark_used(Life *life) {
 
 /* The node whose kernel computes a node. */
 static const Node *kernel_of(const Node *node) {
-    return node->fused_into != NULL ? node->fused_into : node->beside != NULL ? node->beside : node;
+    const Node *root = node->fused_into != NULL ? node->fused_into : node;
+    return root->beside != NULL ? root->beside : root;
 }
 
 static void extend(Life *life, const Value *value, int position) {

@@ -41,7 +41,8 @@ static const Value *first_equal(const Graph *graph, const Value *value) {
 
 /* Or made by the root itself, as what stands beside it may read. */
 static bool inside_group(const Node *root, const Value *value) {
-    return value->def != NULL && (value->def->fused_into == root || value->def == root);
+    const Node *group = value->def != NULL ? value->def->fused_into : NULL;
+    return value->def == root || (group != NULL && (group == root || group->beside == root));
 }
 
 /* Every element of a move that copies nothing lies where its operand's does. */
@@ -73,7 +74,8 @@ static void run_kernel(Machine *m, const Node *root) {
         check_places(m->name, root);
     for (int i = 0; i < m->graph->node_count; i++) {
         const Node *node = m->graph->nodes[i];
-        if (node != root && node->fused_into != root && node->beside != root)
+        const Node *group = node->fused_into != NULL ? node->fused_into : node;
+        if (group != root && group->beside != root)
             continue;
         for (int k = 0; k < node->in_count; k++)
             CHECK(inside_group(root, node->in[k]) || intact(m, node->in[k]), "%s: %s finds other bytes at its operand %s", m->name,
