@@ -1,10 +1,10 @@
-/* reduce_sum over expressions: those beside a node are summed by its kernel. The space is that of the operand, in the order of its memory. Where the innermost dimension is kept, a
- * tile adds rows, or a part of the columns of each, into a private array; else into one private sum. Tiles are columns and pieces of the
- * outer dimensions; several tiles of one result are added atomically, which integers allow in any order. Sums of floats are doubles until
- * they are stored, and the pieces of a result are added in their order. */
+/* reduce_sum over expressions: those beside a node are summed by its kernel. The space is that of the operand, in the order of its memory.
+ * Where the innermost dimension is kept, a tile adds rows, or a part of the columns of each, into a private array; else into one private
+ * sum. Tiles are columns and pieces of the outer dimensions; several tiles of one result are added atomically, which integers allow in any
+ * order. Sums of floats are doubles until they are stored, and the pieces of a result are added in their order. */
 #include "codegen/space.h"
 
-enum { MAX_SUMS = 2, MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128 };
+enum { MAX_SUMS = 2, MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128, MOST_JAMMED = 4 };
 
 typedef struct {
     const Node *node;
@@ -22,6 +22,7 @@ typedef struct {
     int target;       /* stream into the results: stride 0 where reduced */
     int64_t pieces;   /* tiles of one result */
     int64_t together; /* rows of the kept dimension inside that have sums of their own */
+    int64_t jammed;   /* rows, the extent of the dimension before, that are added up before they are added to the sums; 1: none such */
 } Reduce;
 
 static void add_sum(Codegen *cg, Reduce *r, const Node *node) {
@@ -184,6 +185,16 @@ static int64_t rows_together(const Reduce *r, int kept) {
     return best;
 }
 
+/* How many rows are added up at once: a divisor of those in a piece. */
+static int64_t rows_jammed(const Reduce *r, int kept) {
+    int last = r->space.rank - 1;
+    int64_t rows = last - 1 < kept ? 1 : r->space.extent[last - 1] / (last - 1 == kept ? r->pieces : 1), best = 1;
+    for (int64_t f = 2; f <= MOST_JAMMED && f <= rows; f++)
+        if (r->space.extent[last - 1] % f == 0)
+            best = f;
+    return best;
+}
+
 static void join_rows(Reduce *r, int64_t together) {
     Space *space = &r->space;
     int last = space->rank - 1;
@@ -233,12 +244,30 @@ static void open_sums(Codegen *cg, Reduce *r, bool inside, int64_t width) {
     loop_end(cg, &clear);
 }
 
-static void add_element(Codegen *cg, const Reduce *r, const Sum *sum, const Nest *nest, LLVMValueRef place) {
+static LLVMValueRef eval_element(Codegen *cg, const Reduce *r, const Sum *sum, const Nest *nest) {
     int bits = sum->narrow ? 32 : type_bytes(sum->node->out[0]->type) * 8;
     LLVMValueRef x = as_bits(cg, group_eval(cg, &r->group, nest, view_same(sum->node->in[0])), bits);
-    if (sum->type == cg->f64)
-        x = LLVMBuildFPExt(cg->builder, x, sum->type, "");
-    local_set(cg, place, add_term(cg, local_get(cg, sum->type, place), x));
+    return sum->type == cg->f64 ? LLVMBuildFPExt(cg->builder, x, sum->type, "") : x;
+}
+
+/* The elements at the walk's position, of all jammed rows, added to the sums. */
+static void add_elements(Codegen *cg, const Reduce *r, const Walk *walk, bool inside) {
+    LLVMValueRef total[MAX_SUMS], column = inside ? walk->loops[walk->count - 1].index : NULL;
+    int dimension = r->space.rank - 2;
+    for (int64_t row = 0; row < r->jammed; row++) {
+        Nest nest = walk->nest;
+        if (r->jammed > 1)
+            nest_advance(cg, &nest, dimension, const64(cg, row));
+        for (int i = 0; i < r->count; i++) {
+            LLVMValueRef x = eval_element(cg, r, &r->sums[i], &nest);
+            total[i] = row == 0 ? x : add_term(cg, total[i], x);
+        }
+    }
+    for (int i = 0; i < r->count; i++) {
+        const Sum *sum = &r->sums[i];
+        LLVMValueRef place = sum_place(cg, sum, inside, column);
+        local_set(cg, place, add_term(cg, local_get(cg, sum->type, place), total[i]));
+    }
 }
 
 /* One tile: result `tile / pieces`, piece `tile % pieces` of the outermost reduced dimension. */
@@ -256,7 +285,7 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     }
     LLVMValueRef result = walk.nest.partial[r->target];
     open_sums(cg, r, inside, width);
-    for (int k = first; k < last; k++) {
+    for (int k = first; k < (r->jammed > 1 ? last - 1 : last); k++) {
         int64_t extent = space->extent[k], part = (extent + pieces - 1) / pieces;
         LLVMValueRef from = k > first ? zero : mul_by(cg, piece, part);
         LLVMValueRef to = k > first ? const64(cg, extent) : smin(cg, add_const(cg, from, part), const64(cg, extent));
@@ -264,10 +293,7 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     }
     if (inside)
         walk_into(cg, &walk, last, zero, const64(cg, width));
-    for (int i = 0; i < r->count; i++) {
-        LLVMValueRef index = inside ? walk.loops[walk.count - 1].index : zero;
-        add_element(cg, r, &r->sums[i], &walk.nest, sum_place(cg, &r->sums[i], inside, index));
-    }
+    add_elements(cg, r, &walk, inside);
     if (inside)
         walk.loops[walk.count - 1].vectors = choose_vectors(cg, r, width);
     while (walk.count > 0)
@@ -309,6 +335,11 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
     r->together = reduces && inside && !real ? rows_together(r, kept) : 1;
     if (r->together > 1)
         join_rows(r, r->together);
+    r->jammed = reduces && inside && !real ? rows_jammed(r, kept) : 1;
+    if (r->jammed > 1) {
+        space_cut(space, last - 1, r->jammed);
+        last++;
+    }
     for (int i = 0; i < r->count && reduces; i++)
         narrow(r, &r->sums[i], kept, last);
     for (int i = 0; i < r->count && r->pieces > 1; i++)

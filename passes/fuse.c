@@ -7,7 +7,7 @@
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
  * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A mask of
  * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Of two sums
- * over the same elements the later one's kernel computes both. Elsewhere a
+ * over the same elements the first one's kernel computes both. Elsewhere a
  * cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
@@ -258,39 +258,33 @@ static bool group_reads(const Graph *graph, const Node *root, const Value *value
     return false;
 }
 
-/* Whether both groups load a value of all elements. */
-static bool share_elements(const Graph *graph, const Node *a, const Node *b) {
+/* Whether the group of `later` loads a value of all elements that the group of `root` loads too, and nothing that is not there before it.
+ */
+static bool can_join(const Graph *graph, const Node *later, const Node *root, int at) {
+    bool shares = false;
     for (int i = 0; i < graph->node_count; i++) {
         const Node *node = graph->nodes[i];
-        for (int k = 0; k < node->in_count && (node == a || node->fused_into == a); k++) {
+        for (int k = 0; k < node->in_count && (node == later || node->fused_into == later); k++) {
             const Value *in = node->in[k];
-            bool stored = in->def == NULL || in->def->fused_into != a;
-            if (stored && shape_equal(in->shape, a->in[0]->shape) && group_reads(graph, b, in))
-                return true;
+            if (in->def != NULL && in->def->fused_into == later)
+                continue;
+            const Node *from = in->def != NULL && in->def->beside != NULL ? in->def->beside : in->def;
+            if (from != NULL && position(graph, from) >= at)
+                return false;
+            shares = shares || (shape_equal(in->shape, root->in[0]->shape) && group_reads(graph, root, in));
         }
     }
-    return false;
-}
-
-/* The sum before position `at` that its node can compute beside its own; NULL: none. */
-static Node *earlier_sum(const Graph *graph, int at) {
-    const Node *root = graph->nodes[at];
-    for (int i = at - 1; i >= 0 && root->op == OP_reduce_sum; i--) {
-        Node *node = graph->nodes[i];
-        if (node->beside == NULL && same_sums(node, root) && first_read(graph, node->out[0]) > at && share_elements(graph, node, root))
-            return node;
-    }
-    return NULL;
+    return shares;
 }
 
 static void pair_sums(const Graph *graph) {
-    bool *taken = arena_alloc(graph->arena, (size_t)graph->next_node + 1, sizeof(bool));
-    for (int i = graph->node_count - 1; i >= 0; i--) {
-        Node *root = graph->nodes[i], *earlier = taken[root->id] ? NULL : earlier_sum(graph, i);
-        if (earlier == NULL)
-            continue;
-        earlier->beside = root;
-        taken[earlier->id] = true;
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *root = graph->nodes[i], *found = NULL;
+        for (int k = i + 1; k < graph->node_count && root->beside == NULL && root->op == OP_reduce_sum && found == NULL; k++)
+            if (graph->nodes[k]->beside == NULL && same_sums(graph->nodes[k], root) && can_join(graph, graph->nodes[k], root, i))
+                found = graph->nodes[k];
+        if (found != NULL)
+            found->beside = root;
     }
 }
 

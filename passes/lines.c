@@ -90,9 +90,10 @@ static void sum_apart(Graph *graph, const Node *sum, int at) {
     Shape stats = in[1]->shape;
     graph_insert_at(graph, at);
     graph_set_phase(graph, sum->phase);
-    Value *plain = reshaped(graph, from, sum_like(graph, sum, in[3], at), stats);
-    Value *product = build(graph, OP_mul, from, INPUTS(in[3], in[0]), NO_ATTRS);
-    Value *products = reshaped(graph, from, build(graph, OP_reduce_sum, from, INPUTS(product), sum->attrs, sum->attr_count), stats);
+    Value *plain = sum_like(graph, sum, in[3], at), *product = build(graph, OP_mul, from, INPUTS(in[3], in[0]), NO_ATTRS);
+    Value *products = build(graph, OP_reduce_sum, from, INPUTS(product), sum->attrs, sum->attr_count);
+    plain = reshaped(graph, from, plain, stats);
+    products = reshaped(graph, from, products, stats);
     Value *y = build(graph, OP_norm_dot, from, INPUTS(products, plain, in[1], in[2]), ATTRS(ATTR_I("count", count_of(normalize))));
     y = reshaped(graph, from, y, sum->out[0]->shape);
     graph_insert_at(graph, -1);
