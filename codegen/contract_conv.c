@@ -155,8 +155,10 @@ static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *read
     LLVMValueRef origin = reader != NULL && can_turn(conv) ? reader->first(cg, reader->context) : NULL;
     Loop task = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef staged = byte_at(cg, arena_at(cg, conv->images), mul_by(cg, task.index, slot));
+    Padded border = conv->padded; /* the last pixels of a row have no pair */
+    border.size[2] = border.size[2] > conv->apart ? border.size[2] - conv->apart : 0;
     Loop padded = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
-    stage_border(cg, &conv->dot, &conv->padded, byte_at(cg, staged, mul_by(cg, padded.index, conv->image)));
+    stage_border(cg, &conv->dot, &border, byte_at(cg, staged, mul_by(cg, padded.index, conv->image)));
     loop_end(cg, &padded);
     LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), conv->tasks);
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), conv->tasks);

@@ -324,7 +324,7 @@ static Node *random_conv(Graph *graph, Diag *diag, Op op) {
     int64_t group = below(3) == 0 ? between(2, 5) : 1, most = rank == 3 ? 6 : 20;
     int64_t x[5] = {between(1, 6), group * between(1, below(3) == 0 ? 20 : 6)}, w[5] = {group * between(1, below(3) == 0 ? 40 : 7)}, y[5];
     int64_t strides[3], pads[6], dilations[3];
-    if (below(6) == 0 && group > 1)
+    if (below(4) == 0)
         group = x[1] = w[0] = between(2, 40);
     bool tiled = rank == 2 && below(3) == 0; /* what Winograd takes */
     if (tiled) {

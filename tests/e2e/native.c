@@ -324,6 +324,25 @@ static void add_long_rows(void) {
     }
 }
 
+/* Convolutions whose images are rounded band by band. */
+static void add_bands(void) {
+    static const struct {
+        int64_t channels, filters, group, stride, high;
+    } cases[] = {{8, 24, 1, 1, 64}, {24, 24, 24, 1, 48}, {17, 17, 17, 2, 96}, {6, 20, 2, 2, 90}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t c = cases[i].channels, o = cases[i].filters, s = cases[i].stride, high = cases[i].high, wide = 40;
+        Shape x = shape_of(4, (int64_t[]){3, c, high, wide}), w = shape_of(4, (int64_t[]){o, c / cases[i].group, 3, 3});
+        Shape y = shape_of(4, (int64_t[]){3, o, (high - 1) / s + 1, (wide - 1) / s + 1});
+        const Attr attrs[] = {L("strides", s, s), L("pads", 1, 1, 1, 1), L("dilations", 1, 1), ATTR_I("group", cases[i].group),
+                              ATTR_L("shape", 4, x.dim)};
+        Value *weight = input("w", w, T_I8, 127), *b = input("b", shape_of(1, &o), T_I16, 32767);
+        Value *sums = build(bench.graph, OP_conv, NULL, INPUTS(input("x", x, T_I8, 127), weight), attrs, 4);
+        sums = build(bench.graph, OP_bias, NULL, INPUTS(sums, b), ATTRS(ATTR_I("axis", 1)));
+        rescale(build(bench.graph, OP_relu, NULL, INPUTS(sums), NO_ATTRS), 8, false);
+        rescale(build(bench.graph, OP_conv_dgrad, NULL, INPUTS(input("dy", y, T_I8, 127), weight), attrs, 5), 8, true);
+    }
+}
+
 /* Enough work for the pool, and for results that several tiles add to. */
 static void add_large(void) {
     Shape shape = shape_of(4, (int64_t[]){40, 12, 9, 10});
@@ -380,6 +399,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     for_each_case(add_case);
     add_large();
     add_long_rows();
+    add_bands();
     for (int i = 0; i < 3; i++) {
         add_chain();
         add_smooth();
