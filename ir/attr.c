@@ -38,6 +38,15 @@ const int64_t *attr_ints(const Node *node, const char *name, int *count) {
     return attr != NULL ? attr->ints : NULL;
 }
 
+bool attr_ints_equal(const Node *a, const Node *b, const char *name) {
+    int count, other;
+    const int64_t *list = attr_ints(a, name, &count), *others = attr_ints(b, name, &other);
+    bool equal = count == other;
+    for (int i = 0; equal && i < count; i++)
+        equal = list[i] == others[i];
+    return equal;
+}
+
 void attr_set(Node *node, Attr attr) {
     for (int i = 0; i < node->attr_count; i++)
         if (strcmp(node->attrs[i].name, attr.name) == 0) {

@@ -83,6 +83,8 @@ double attr_real(const Node *node, const char *name, double absent);
 const char *attr_text(const Node *node, const char *name, const char *absent);
 /* The list and its length; NULL and 0 if absent. */
 const int64_t *attr_ints(const Node *node, const char *name, int *count);
+/* Whether both nodes have the same list. */
+bool attr_ints_equal(const Node *a, const Node *b, const char *name);
 void attr_set(Node *node, Attr attr);
 
 /* --- values, nodes, graphs --- */

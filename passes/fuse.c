@@ -240,14 +240,9 @@ static void group(Fuse *f) {
 /* --- two sums at once --- */
 
 static bool same_sums(const Node *a, const Node *b) {
-    int count, other;
-    const int64_t *axes = attr_ints(a, "axes", &count), *others = attr_ints(b, "axes", &other);
-    bool same = a->op == OP_reduce_sum && b->op == OP_reduce_sum && a->phase == b->phase && count == other &&
-                attr_int(a, "keepdims", 1) == attr_int(b, "keepdims", 1) && shape_equal(a->in[0]->shape, b->in[0]->shape) &&
-                order_equal(a->in[0], b->in[0]) && order_equal(a->out[0], b->out[0]);
-    for (int i = 0; same && i < count; i++)
-        same = axes[i] == others[i];
-    return same;
+    return a->op == OP_reduce_sum && b->op == OP_reduce_sum && a->phase == b->phase && attr_ints_equal(a, b, "axes") &&
+           attr_int(a, "keepdims", 1) == attr_int(b, "keepdims", 1) && shape_equal(a->in[0]->shape, b->in[0]->shape) &&
+           order_equal(a->in[0], b->in[0]) && order_equal(a->out[0], b->out[0]);
 }
 
 static bool group_reads(const Graph *graph, const Node *root, const Value *value) {

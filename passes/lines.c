@@ -8,10 +8,6 @@ static bool is_centered(const Node *node) {
     return node->op == OP_normalize && attr_int(node, "centered", 1) != 0;
 }
 
-static int64_t count_of(const Node *normalize) {
-    return norm_count(normalize);
-}
-
 /* The one bias behind a normalisation; NULL: there is none, or something else reads the normalised value too. */
 static Node *bias_of(const Graph *graph, const Node *normalize) {
     const Value *y = normalize->out[0];
@@ -34,7 +30,7 @@ static Value *reshaped(Graph *graph, const Node *from, Value *x, Shape shape) {
     return build(graph, OP_reshape, from, INPUTS(x), ATTRS(ATTR_L("shape", shape.rank, shape.dim)));
 }
 
-/* The line in the place of a forward normalisation and its bias, whose position is `at`. */
+/* The line in the place of a forward normalisation and its bias; at: the position behind the former. */
 static void draw_line(Graph *graph, const Node *normalize, const Node *bias, int at) {
     Shape stats = normalize->in[1]->shape;
     Value *const *in = normalize->in, *all[4] = {in[0]};
@@ -43,27 +39,20 @@ static void draw_line(Graph *graph, const Node *normalize, const Node *bias, int
     Value *shift = reshaped(graph, bias, bias->in[1], stats);
     for (int part = 0; part < 3; part++)
         all[1 + part] = build(graph, OP_norm_line, normalize, INPUTS(in[2], in[1], in[3], shift),
-                              ATTRS(ATTR_I("part", part), ATTR_I("count", count_of(normalize))));
+                              ATTRS(ATTR_I("part", part), ATTR_I("count", norm_count(normalize))));
     Value *y = build(graph, OP_norm_apply, normalize, all, 4, NULL, 0);
     graph_insert_at(graph, -1);
     graph_set_phase(graph, PHASE_FORWARD);
+    y->onnx_name = bias->out[0]->onnx_name;
     graph_replace(graph, bias->out[0], y, 0);
-}
-
-static bool same_axes(const Node *a, const Node *b) {
-    int count, other;
-    const int64_t *axes = attr_ints(a, "axes", &count), *others = attr_ints(b, "axes", &other);
-    bool same = count == other && attr_int(a, "keepdims", 1) == attr_int(b, "keepdims", 1);
-    for (int i = 0; same && i < count; i++)
-        same = axes[i] == others[i];
-    return same;
 }
 
 /* The sum of x over the axes of `like`, at position `at` or before it. */
 static Value *sum_like(Graph *graph, const Node *like, Value *x, int at) {
     for (int i = 0; i < at; i++) {
         const Node *node = graph->nodes[i];
-        if (node->op == OP_reduce_sum && node->in[0] == x && node->phase == like->phase && same_axes(node, like))
+        if (node->op == OP_reduce_sum && node->in[0] == x && node->phase == like->phase && attr_ints_equal(node, like, "axes") &&
+            attr_int(node, "keepdims", 1) == attr_int(like, "keepdims", 1))
             return node->out[0];
     }
     return build(graph, OP_reduce_sum, like->forward, INPUTS(x), like->attrs, like->attr_count);
@@ -80,7 +69,7 @@ static bool sums_normalised(const Node *sum) {
     int64_t summed = 1;
     for (int i = 0; i < count; i++)
         summed *= stats.dim[axes[i]] == 1 ? x.dim[axes[i]] : 0;
-    return summed == count_of(normalize) && shape_equal(normalize->in[3]->shape, x);
+    return summed == norm_count(normalize) && shape_equal(normalize->in[3]->shape, x);
 }
 
 /* The sum at position `at` from those of g * x and of g. */
@@ -94,7 +83,7 @@ static void sum_apart(Graph *graph, const Node *sum, int at) {
     Value *products = build(graph, OP_reduce_sum, from, INPUTS(product), sum->attrs, sum->attr_count);
     plain = reshaped(graph, from, plain, stats);
     products = reshaped(graph, from, products, stats);
-    Value *y = build(graph, OP_norm_dot, from, INPUTS(products, plain, in[1], in[2]), ATTRS(ATTR_I("count", count_of(normalize))));
+    Value *y = build(graph, OP_norm_dot, from, INPUTS(products, plain, in[1], in[2]), ATTRS(ATTR_I("count", norm_count(normalize))));
     y = reshaped(graph, from, y, sum->out[0]->shape);
     graph_insert_at(graph, -1);
     graph_set_phase(graph, PHASE_FORWARD);
