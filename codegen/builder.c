@@ -52,6 +52,10 @@ void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
     function_start(cg, cg->kernel);
 }
 
+void kernel_for_few(Codegen *cg) {
+    function_attribute(cg, cg->kernel, "optsize");
+}
+
 static bool regions_overlap(Region a, Region b) {
     return a.offset < b.offset + b.size && b.offset < a.offset + a.size;
 }

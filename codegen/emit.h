@@ -111,6 +111,8 @@ typedef struct Codegen {
 /* suffix tells the kernels of one node apart ("pack", "main"); may be "". */
 void kernel_begin(Codegen *cg, const Node *node, const char *suffix);
 /* work: about the number of elementary operations of all tiles together; little work is done without the pool. */
+/* The kernel being built is for few elements: small code. */
+void kernel_for_few(Codegen *cg);
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work);
 /* Bytes of the arena for the current node alone, aligned to 64: an arena offset, for the *_at functions below. Shared by all threads. */
 int64_t scratch_alloc(Codegen *cg, int64_t bytes);

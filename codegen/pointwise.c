@@ -257,6 +257,22 @@ ElementEmitter *element_emitter(Op op) {
     return table[op];
 }
 
+/* What a normalisation computes once for each mean, much of it in 128 bits. */
+static bool is_statistic(Op op) {
+    switch (op) {
+    case OP_share:
+    case OP_variance:
+    case OP_rsqrt:
+    case OP_inv_sqrt:
+    case OP_norm_line:
+    case OP_norm_dot:
+    case OP_norm_slope:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The kernel of a pointwise node that is stored: its own element function on what its operands evaluate to. */
 static void emit_group(Codegen *cg, const Node *node) {
     const Value *out = node->out[0];
@@ -279,6 +295,8 @@ static void emit_group(Codegen *cg, const Node *node) {
         group_collect(cg, group, view);
     group_close(group);
     kernel_begin(cg, node, "");
+    if (is_statistic(node->op))
+        kernel_for_few(cg);
     group_prepare(cg, group);
     Nest nest;
     nest_begin(cg, &nest, &space);
