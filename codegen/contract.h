@@ -55,8 +55,9 @@ Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const 
 Dot dot_lanes(const Codegen *cg, Type type, bool pairs);
 /* For operands of 16 bits on AVX2. */
 Dot dot_words(void);
-/* Whether the columns of a row are adjacent. */
+/* Whether the columns of a row are adjacent, and whether they are pairs. */
 bool dot_is_lanes(const Dot *dot);
+bool dot_has_pairs(const Dot *dot);
 /* An element of an operand before staging: i8 or float. */
 LLVMTypeRef dot_element(const Codegen *cg, const Dot *dot);
 int64_t dot_source(const Dot *dot); /* its bytes */
@@ -65,6 +66,8 @@ int64_t dot_group(const Dot *dot);
 /* acc + dot of the groups in a (all lanes the same) and b. */
 LLVMValueRef dot_emit(Codegen *cg, const Dot *dot, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
 LLVMTypeRef dot_accumulator(Codegen *cg, const Dot *dot);
+/* The group of a row at `address` in all lanes, or those of adjacent columns. */
+LLVMValueRef dot_load_rows(Codegen *cg, const Dot *dot, LLVMValueRef address);
 /* A vector of column groups at `address`. */
 LLVMValueRef dot_load_columns(Codegen *cg, const Dot *dot, LLVMValueRef address);
 /* The row operand with all elements `value` (in staged form, 0 to 255 where biased). */
