@@ -6,9 +6,10 @@ Trains each model on Fashion-MNIST, exports it as float and int8, and for both: 
 int8: ONNX Runtime's outputs equal `trainer predict`'s bit for bit on the same float32 input. float: accuracy within 0.3 points of the trainer's,
 and every byte of meaning but the initializers' is that of the input model.
 
-The networks for images of 3 × 32 × 32, which models/export.py makes, take --steps steps on padded images and are compared on --images of the
-test set, on which an accuracy says little: the float outputs, with running statistics, differ from the trainer's by at most a tenth, root mean
-square against that of the outputs about their mean."""
+The networks for images of 3 × 32 × 32, which models/export.py makes, take --steps steps on padded images with each of three seeds of the
+rounding and are compared on --images of the test set, on which an accuracy says little: the float outputs, with running statistics, differ from
+the trainer's, root mean square against that of the outputs about their mean, in the median of the seeds by at most a tenth. Single runs of
+ResNet-20 scatter from 0.02 to 0.23."""
 import argparse
 import os
 import tempfile
@@ -85,7 +86,8 @@ def predictions(trainer, images, folder):
     return np.load(f"{folder}/p.npy")
 
 
-TRAINING = ("--mean", common.MEAN, "--std", common.STD, "--lr", 0.03, "--momentum", 0.9, "--lr-schedule", "cosine", "--seed", 1)
+TRAINING = ("--mean", common.MEAN, "--std", common.STD, "--lr", 0.03, "--momentum", 0.9, "--lr-schedule", "cosine")
+SEEDS = 1, 2, 3
 
 
 def check(name, epochs, folder, bounds):
@@ -95,7 +97,7 @@ def check(name, epochs, folder, bounds):
     images = common.standardise(test_images)
     np.save(f"{folder}/labels.npy", test_labels)
     common.compile_model(source, trainer)
-    common.run(trainer, "train", "--data", train[0], "--target", train[1], *TRAINING, "--epochs", epochs, "--checkpoint", f"{folder}/c.ckpt")
+    common.run(trainer, "train", "--data", train[0], "--target", train[1], *TRAINING, "--seed", 1, "--epochs", epochs, "--checkpoint", f"{folder}/c.ckpt")
     predicted = predictions(trainer, images, folder)
     accuracy = common.accuracy_of(predicted, test_labels)
     said = common.percentage(common.run(trainer, "eval", "--data", f"{folder}/test.npy", "--target", f"{folder}/labels.npy", "--checkpoint", f"{folder}/c.ckpt"))
@@ -115,15 +117,19 @@ def check_network(name, steps, count, folder, bounds):
     np.save(f"{folder}/y.npy", labels[:steps * NETWORK_BATCH])
     export.export(export.make(name, 1), name, source)
     common.compile_model(source, trainer, NETWORK_BATCH)
-    common.run(trainer, "train", "--data", f"{folder}/x.npy", "--target", f"{folder}/y.npy", *TRAINING, "--epochs", 1, "--checkpoint", f"{folder}/c.ckpt")
-    images = common.standardise(padded(test_images[:count]))
-    predicted = predictions(trainer, images, folder)
-    found, differing = equal_int8(name, exported(trainer, name, "int8", folder), images, predicted, NETWORK_BATCH, bounds)
-    path = exported(trainer, name, "float", folder)
-    real = outputs_of(inference_mode(path), images, NETWORK_BATCH)
-    distance = float(np.sqrt(((predicted - real) ** 2).mean() / ((real - real.mean(0)) ** 2).mean()))
-    print(f"{name:16s} float differs by {distance:.3f} of its outputs; int8 differs in {differing} of {len(found)} samples", flush=True)
-    bounds.hold(distance <= FLOAT_DISTANCE, f"{name}: the float outputs are {distance:.3f} of themselves from the trainer's")
+    images, distances = common.standardise(padded(test_images[:count])), []
+    for seed in SEEDS:
+        place = f"{folder}/{seed}"
+        os.mkdir(place)
+        common.run(trainer, "train", "--data", f"{folder}/x.npy", "--target", f"{folder}/y.npy", *TRAINING, "--seed", seed, "--epochs", 1,
+                   "--checkpoint", f"{place}/c.ckpt")
+        predicted = predictions(trainer, images, place)
+        found, differing = equal_int8(name, exported(trainer, name, "int8", place), images, predicted, NETWORK_BATCH, bounds)
+        path = exported(trainer, name, "float", place)
+        real = outputs_of(inference_mode(path), images, NETWORK_BATCH)
+        distances.append(float(np.sqrt(((predicted - real) ** 2).mean() / ((real - real.mean(0)) ** 2).mean())))
+        print(f"{name:16s} seed {seed}: float differs by {distances[-1]:.3f} of its outputs; int8 differs in {differing} of {len(found)} samples", flush=True)
+    bounds.hold(np.median(distances) <= FLOAT_DISTANCE, f"{name}: the float outputs are {np.median(distances):.3f} of themselves from the trainer's")
     bounds.hold(without_weights(path) == without_weights(source), f"{name}: the float export changed more than weights")
 
 
