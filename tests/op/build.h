@@ -109,13 +109,19 @@ static inline int case_inputs(Graph *graph, const Case *test, ValueKind kind, Va
     return count;
 }
 
+/* The axes that statistics of a shape are taken over; returns their number. */
+static inline int axes_of(Shape stats, int64_t axes[MAX_RANK]) {
+    int count = 0;
+    for (int i = 0; i < stats.rank; i++)
+        if (stats.dim[i] == 1)
+            axes[count++] = i;
+    return count;
+}
+
 /* Statistics of x over the dimensions where `stats` is 1: 3 values, mean, code and variance. */
 static inline void statistics(Graph *graph, Value *x, Shape stats, bool centered, Value *made[3]) {
     int64_t axes[MAX_RANK], count = shape_elements(x->shape) / shape_elements(stats);
-    int axis_count = 0;
-    for (int i = 0; i < stats.rank; i++)
-        if (stats.dim[i] == 1)
-            axes[axis_count++] = i;
+    int axis_count = axes_of(stats, axes);
     const Attr sum[] = {ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)};
     Value *squares = build(graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
     Value *s = build(graph, OP_reduce_sum, NULL, INPUTS(x), sum, 2), *q = build(graph, OP_reduce_sum, NULL, INPUTS(squares), sum, 2);
@@ -137,10 +143,7 @@ static inline Value *norm_line(Graph *graph, Value *x, Value *const made[2], Val
 static inline Value *norm_dot(Graph *graph, Value *g, Value *x, Value *const made[2]) {
     Shape shape = made[0]->shape;
     int64_t axes[MAX_RANK], count = shape_elements(x->shape) / shape_elements(shape);
-    int axis_count = 0;
-    for (int i = 0; i < shape.rank; i++)
-        if (shape.dim[i] == 1)
-            axes[axis_count++] = i;
+    int axis_count = axes_of(shape, axes);
     const Attr attrs[] = {ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)};
     Value *product = build(graph, OP_mul, NULL, INPUTS(g, x), NO_ATTRS), *sums[2];
     for (int i = 0; i < 2; i++)
@@ -153,10 +156,7 @@ static inline Value *norm_gradient(Graph *graph, Value *g, Value *x, Value *cons
     Value *product = build(graph, OP_normalize, NULL, INPUTS(x, made[0], made[1], g), attrs, 1), *means[2];
     Shape shape = made[0]->shape;
     int64_t axes[MAX_RANK], each = shape_elements(x->shape) / shape_elements(shape);
-    int axis_count = 0;
-    for (int i = 0; i < shape.rank; i++)
-        if (shape.dim[i] == 1)
-            axes[axis_count++] = i;
+    int axis_count = axes_of(shape, axes);
     for (int i = 0; i < 2; i++) {
         Value *sum =
             build(graph, OP_reduce_sum, NULL, INPUTS(i == 0 ? g : product), ATTRS(ATTR_L("axes", axis_count, axes), ATTR_I("keepdims", 1)));
