@@ -6,9 +6,11 @@
  * of `panel` columns, [panel][group][column][quad]. A tile of rows times panels is kept in registers over all of K.
  *
  * Where the dot instruction takes unsigned rows (VNNI), rows are staged plus 128 and 128 times the column's sum is taken off: sums wrap, so
- * this is exact. AVX2 sums pairs in 16 bits that saturate, so there bytes are multiplied only where one operand is never negative (after a
- * ReLU, say): two products of at most 127 * 128 fit. Loads may read up to 63 bytes past an operand: scratch lies behind all values, and
- * what is read there meets zero weights or lands in columns that are not stored.
+ * this is exact. Matrix registers (AMX) take 16 rows of up to 64 signed bytes at once: a group is what one of their rows holds, of which
+ * four elements of all columns are adjacent in a panel, [panel][group][quad / 4][column][4]. AVX2 sums pairs in 16 bits that saturate, so
+ * there bytes are multiplied only where one operand is never negative (after a ReLU, say): two products of at most 127 * 128 fit. Loads may
+ * read up to 63 bytes past an operand: scratch lies behind all values, and what is read there meets zero weights or lands in columns that
+ * are not stored.
  *
  * Floats (--arith=float32) go the same way: a group is one float, and the dot a fused multiplication and addition. All strides of operands
  * are in bytes, of results in elements. */
@@ -17,11 +19,12 @@
 
 #include "codegen/emit.h"
 
-enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 32, SLOTS = 16, SLACK = 64 };
+enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 64, SLOTS = 16, SLACK = 64 };
 /* 131071 products of at most 128 * 128 fit in an i32. */
 enum { MAX_I32_TERMS = 131071 };
 
 typedef enum {
+    DOT_MATRIX,
     DOT_VNNI512,
     DOT_VNNI256,
     DOT_MADD512,
@@ -43,13 +46,20 @@ typedef struct {
     int bytes;        /* of a staged element */
     int lanes;        /* 32-bit lanes of a vector */
     int panel;        /* columns of a panel: one vector of 8 or 16 lanes, or several of 4 */
-    int accumulators; /* vectors that fit in registers beside the operands */
+    int accumulators; /* vectors that fit in registers beside the operands; of matrices, their rows */
     bool biased;      /* rows are staged plus 128 */
     bool swapped;     /* the columns, not the rows, are the operand that must not be negative */
 } Dot;
 
 /* The best one for so many columns of these operands. */
 Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand);
+/* The same without matrix registers. */
+Dot dot_of_vectors(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand);
+/* Whether tiles lie in matrix registers. */
+bool dot_is_matrix(const Dot *dot);
+/* Groups that cut runs of so many adjacent elements of K into as few equal parts as possible: matrix registers take any multiple of four
+ * elements, others what they take. */
+void dot_fit(Dot *dot, int64_t run);
 /* For depthwise convolutions: C[row][column] = sum over K of A[row][k][column] * B[k][column]. The groups of a row's columns are adjacent,
  * behind the address that other kinds broadcast from. pairs: groups of two are worth it; else plain multiplications. */
 Dot dot_lanes(const Codegen *cg, Type type, bool pairs);
@@ -153,6 +163,9 @@ void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRe
 /* Sums of the columns of a panel times factor, as panel / lanes vectors. */
 void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums);
 
+/* `rows` rows of `k` bytes, adjacent along the rows and `step` bytes apart along K, to staged rows `pitch` bytes apart, which is at least k
+ * in whole lines of 64: for matrix registers. */
+void stage_transposed(Codegen *cg, LLVMValueRef source, LLVMValueRef to, int64_t rows, int64_t k, int64_t step, int64_t pitch);
 /* n elements to staged row elements. */
 void stage_run(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, int64_t n);
 /* One staged row element. */

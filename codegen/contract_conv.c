@@ -24,9 +24,9 @@ static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
     for (int i = 0; i < conv->count; i++) {
         const Piece *piece = &conv->pieces[i];
         LLVMValueRef to =
-            byte_at(cg, byte_at_const(cg, panels_at, piece->b), mul_by(cg, panel, panel_bytes(&conv->dot, piece->columns.groups)));
+            byte_at(cg, byte_at_const(cg, panels_at, piece->b), mul_by(cg, panel, panel_bytes(&piece->code.dot, piece->columns.groups)));
         LLVMValueRef start = byte_at(cg, byte_at_const(cg, init_at, piece->init), mul_by(cg, panel, conv->dot.panel * 4));
-        pack_panel(cg, &conv->dot, &piece->columns, byte_at_const(cg, source, piece->w), panel, to, conv->dot.biased ? start : NULL);
+        pack_panel(cg, &piece->code.dot, &piece->columns, byte_at_const(cg, source, piece->w), panel, to, conv->dot.biased ? start : NULL);
     }
     loop_end(cg, &loop);
     kernel_end(cg, conv->groups * panels, shape_elements(conv->weight->shape) * 2);

@@ -41,8 +41,9 @@ static bool image_is_run(const Conv *conv) {
 /* Along a row of the result the taps of a pixel and their channels are one run, and none lies outside. */
 static bool can_scatter(const Conv *conv) {
     int64_t last = (conv->padded.size[2] - 1) * conv->stride[2] + conv->kernel[2] - 1;
-    return conv->backward && conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type == T_I32 && conv->form == NULL &&
-           image_is_run(conv) && (conv->dilation[2] == 1 || conv->kernel[2] == 1) && conv->pad[2] == 0 && last < conv->out[2];
+    return conv->backward && conv->groups == 1 && !dot_is_lanes(&conv->dot) && !dot_is_matrix(&conv->dot) && conv->result->type == T_I32 &&
+           conv->form == NULL && image_is_run(conv) && (conv->dilation[2] == 1 || conv->kernel[2] == 1) && conv->pad[2] == 0 &&
+           last < conv->out[2];
 }
 
 /* Fewer products, if there are few channels or the kernel reaches past much of the edge; but each adds to the result in memory, which takes
@@ -253,6 +254,27 @@ static int64_t cover(const Dot *dot, Term *terms, int64_t count, int64_t mate, i
     return groups;
 }
 
+/* Groups that cover sorted terms, in place of the dot's own number of elements. */
+static int64_t count_groups(const Term *terms, int64_t count, int64_t quad) {
+    int64_t groups = 0, end = -1;
+    for (int64_t i = 0; i < count; i++)
+        if (terms[i].a >= end) {
+            end = terms[i].a + quad;
+            groups++;
+        }
+    return groups;
+}
+
+/* The dot for a phase: as few groups as possible, and then short ones. */
+static Dot fit(const Dot *dot, const Term *terms, int64_t count) {
+    Dot fitted = *dot;
+    int64_t run = 0;
+    while (run < count && terms[run].a == run)
+        run++;
+    dot_fit(&fitted, run);
+    return count_groups(terms, count, fitted.quad) > count_groups(terms, count, dot->quad) ? *dot : fitted;
+}
+
 static Axis row_axis(const Conv *conv, const Sweep sweep[3], int i) {
     return (Axis){sweep[i].count / (i == 1 ? conv->bands : 1), sweep[i].advance * conv->padded.step[i], sweep[i].step * conv->ys[2 + i]};
 }
@@ -262,50 +284,51 @@ static Axis images_axis(const Conv *conv) {
 }
 
 /* Its rows begin `a` bytes behind what the sweeps read first. */
-static void add_piece(Codegen *cg, Conv *conv, const Sweep sweep[3], int64_t a, const Product *product, Columns columns) {
+static void add_piece(Codegen *cg, Conv *conv, const Dot *dot, const Sweep sweep[3], int64_t a, const Product *product, Columns columns) {
     Piece *piece = &conv->pieces[conv->count++];
-    *piece =
-        (Piece){.columns = columns, .code = product_new(cg, &conv->dot, product), .a = a, .b = conv->b_bytes, .init = conv->init_bytes};
+    *piece = (Piece){.columns = columns, .code = product_new(cg, dot, product), .a = a, .b = conv->b_bytes, .init = conv->init_bytes};
     for (int i = 0; i < 3; i++) {
         piece->a += (sweep[i].origin + conv->padded.low[i]) * conv->padded.step[i];
         piece->c += sweep[i].first * conv->ys[2 + i] * type_bytes(conv->result->type);
     }
-    int64_t panels = panel_count(&conv->dot, columns.columns);
-    conv->b_bytes += panels * panel_bytes(&conv->dot, columns.groups);
-    conv->init_bytes += panels * conv->dot.panel * 4;
+    int64_t panels = panel_count(dot, columns.columns);
+    conv->b_bytes += panels * panel_bytes(dot, columns.groups);
+    conv->init_bytes += panels * dot->panel * 4;
 }
 
-static void add_phase(Codegen *cg, Conv *conv, const Sweep phase[3], const int64_t *offsets, const int64_t *lanes, int64_t groups,
-                      int64_t a, bool more, bool sliced) {
+static void add_phase(Codegen *cg, Conv *conv, const Dot *dot, const Sweep phase[3], const int64_t *offsets, const int64_t *lanes,
+                      int64_t groups, int64_t a, bool more, bool sliced) {
     Product product = {.row = {images_axis(conv), row_axis(conv, phase, 0), row_axis(conv, phase, 1), row_axis(conv, phase, 2)},
                        .rows = 4,
                        .columns = conv->columns,
                        .column_stride = conv->ys[1],
-                       .panel_stride = conv->dot.panel * conv->ys[1],
+                       .panel_stride = dot->panel * conv->ys[1],
                        .type = conv->result->type,
                        .accumulate = more,
                        .exclusive = sliced,
-                       .init = conv->dot.biased};
+                       .init = dot->biased};
     product_groups(&product, offsets, groups);
-    int64_t column_stride = conv->backward && !dot_is_lanes(&conv->dot) ? conv->ws[1] : conv->ws[0];
-    add_piece(cg, conv, phase, a, &product, (Columns){groups, conv->columns, column_stride, lanes, 0, 0, 0, 0});
+    int64_t column_stride = conv->backward && !dot_is_lanes(dot) ? conv->ws[1] : conv->ws[0];
+    add_piece(cg, conv, dot, phase, a, &product, (Columns){groups, conv->columns, column_stride, lanes, 0, 0, 0, 0});
 }
 
 static void plan_phase(Codegen *cg, Conv *conv, const Sweep phase[3]) {
     Term *terms;
     int64_t least, count = phase_terms(cg, conv, phase, &terms, &least);
-    int quad = conv->dot.quad;
-    int64_t *offsets = arena_alloc(cg->memory, (size_t)count + 1, sizeof *offsets);
-    int64_t *lanes = arena_alloc(cg->memory, (size_t)(count * quad) + 1, sizeof *lanes);
+    Dot dot = fit(&conv->dot, terms, count);
+    int quad = dot.quad;
+    int64_t most_groups = dot_is_matrix(&dot) ? count_groups(terms, count, quad) : count;
+    int64_t *offsets = arena_alloc(cg->memory, (size_t)most_groups + 1, sizeof *offsets);
+    int64_t *lanes = arena_alloc(cg->memory, (size_t)(most_groups * quad) + 1, sizeof *lanes);
     int64_t mate = conv->apart > 0 ? conv->apart * conv->pixel : conv->dot.bytes;
-    int64_t groups = cover(&conv->dot, terms, count, mate, offsets, lanes);
+    int64_t groups = cover(&dot, terms, count, mate, offsets, lanes);
     int64_t most = conv->result->type == T_I64 ? MAX_I32_TERMS / quad : groups;
     int64_t from = 0;
     do {
         int64_t some = groups - from < most ? groups - from : most, base = groups > 0 ? offsets[from] : 0;
         for (int64_t i = from; i < from + some; i++)
             offsets[i] -= base;
-        add_phase(cg, conv, phase, offsets + from, lanes + from * quad, some, least + base, from > 0, groups > most);
+        add_phase(cg, conv, &dot, phase, offsets + from, lanes + from * quad, some, least + base, from > 0, groups > most);
         from += some;
     } while (from < groups);
 }
@@ -362,7 +385,7 @@ static void plan_scatter(Codegen *cg, Conv *conv) {
                            .exclusive = true,
                            .scatters = true,
                            .init = dot->biased};
-        add_piece(cg, conv, sweep, 0, &product,
+        add_piece(cg, conv, dot, sweep, 0, &product,
                   (Columns){groups, columns, conv->ws[1], NULL, conv->terms, conv->ws[0], conv->columns, conv->ws[4]});
         conv->pieces[conv->count - 1].w = depth * conv->ws[2] + high * conv->ws[3];
     }

@@ -56,6 +56,23 @@ static Dot float_dot(const Codegen *cg, int64_t columns) {
 }
 
 Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand) {
+    if (row_operand->type != T_REAL && target_has(cg, "amx-int8"))
+        return (Dot){DOT_MATRIX, 64, 1, 16, 16, 64, false, false};
+    return dot_of_vectors(cg, columns, row_operand, column_operand);
+}
+
+bool dot_is_matrix(const Dot *dot) {
+    return dot->kind == DOT_MATRIX;
+}
+
+void dot_fit(Dot *dot, int64_t run) {
+    if (!dot_is_matrix(dot) || run == 0)
+        return;
+    int64_t parts = (run + 63) / 64;
+    dot->quad = (int)round_up((run + parts - 1) / parts, 4);
+}
+
+Dot dot_of_vectors(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand) {
     if (row_operand->type == T_REAL)
         return float_dot(cg, columns);
     bool x86 = strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;

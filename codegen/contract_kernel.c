@@ -1,6 +1,6 @@
 /* Products of staged operands (contract.h): register tiles, loops over K, loops over tiles. The functions made hold no state of the node.
  */
-#include "codegen/contract.h"
+#include "codegen/contract_micro.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -48,27 +48,21 @@ void product_groups(Product *product, const int64_t *offsets, int64_t count) {
 
 /* --- the tile in registers --- */
 
-typedef struct {
-    const Dot *dot;
-    const Product *product;
-    int panels, vectors; /* of a tile; vectors of a panel */
-    int64_t stored;      /* columns of the block that are stored */
-    int64_t tile[2];     /* rows along the last two axes */
-    int split;           /* the axis that a range splits */
-    LLVMValueRef function;
-    LLVMValueRef acc[MAX_ACCUMULATORS];
-    LLVMValueRef a, b; /* of the current position in K */
-} Micro;
-
-static int64_t row_count(const Micro *micro) {
+int64_t micro_rows(const Micro *micro) {
     return micro->tile[0] * micro->tile[1];
 }
 
+/* Vectors that a loop over K carries. */
 static int accumulators(const Micro *micro) {
-    return (int)row_count(micro) * micro->panels * micro->vectors;
+    return dot_is_matrix(micro->dot) ? 0 : (int)micro_rows(micro) * micro->panels * micro->vectors;
 }
 
-static const Axis *tile_axis(const Micro *micro, int i) {
+/* Dot instructions of a group. */
+static int64_t dots(const Micro *micro) {
+    return micro_rows(micro) * micro->panels * micro->vectors / (dot_is_matrix(micro->dot) ? micro->height : 1);
+}
+
+const Axis *micro_axis(const Micro *micro, int i) {
     return &micro->product->row[micro->product->rows - 2 + i];
 }
 
@@ -76,11 +70,15 @@ static int width_of(const Micro *micro) {
     return micro->panels * micro->vectors;
 }
 
-/* Bytes from the first row of the tile to that one, and from the first vector of columns to that one. */
-static int64_t row_place(const Micro *micro, int64_t row) {
-    return row / micro->tile[1] * tile_axis(micro, 0)->a + row % micro->tile[1] * tile_axis(micro, 1)->a;
+int64_t micro_place(const Micro *micro, int64_t row) {
+    return row / micro->tile[1] * micro_axis(micro, 0)->a + row % micro->tile[1] * micro_axis(micro, 1)->a;
 }
 
+int64_t micro_result(const Micro *micro, int64_t row) {
+    return row / micro->tile[1] * micro_axis(micro, 0)->c + row % micro->tile[1] * micro_axis(micro, 1)->c;
+}
+
+/* Bytes from the first vector of columns of the tile to that one. */
 static int64_t column_place(const Micro *micro, int vector) {
     const Dot *dot = micro->dot;
     return vector / micro->vectors * micro->product->b_panel + vector % micro->vectors * dot->lanes * dot_group(dot);
@@ -92,8 +90,8 @@ static void emit_group(Codegen *cg, Micro *micro, int64_t a_offset, int64_t b_of
     int width = width_of(micro);
     for (int i = 0; i < width; i++)
         columns[i] = dot_load_columns(cg, micro->dot, byte_at_const(cg, micro->b, b_offset + column_place(micro, i)));
-    for (int64_t row = 0; row < row_count(micro); row++) {
-        LLVMValueRef a = dot_load_rows(cg, micro->dot, byte_at_const(cg, micro->a, a_offset + row_place(micro, row)));
+    for (int64_t row = 0; row < micro_rows(micro); row++) {
+        LLVMValueRef a = dot_load_rows(cg, micro->dot, byte_at_const(cg, micro->a, a_offset + micro_place(micro, row)));
         for (int i = 0; i < width; i++)
             micro->acc[row * width + i] = dot_emit(cg, micro->dot, micro->acc[row * width + i], a, columns[i]);
     }
@@ -113,17 +111,20 @@ static int by_place(const void *left, const void *right) {
 /* Groups one after another, group i at offset[i] from micro->a. Of lanes, what several rows read is loaded once. */
 static void emit_groups(Codegen *cg, Micro *micro, const int64_t *offset, int64_t count) {
     const Dot *dot = micro->dot;
-    int64_t step = micro->product->b_group, rows = row_count(micro), reads = 0;
+    int64_t step = micro->product->b_group, rows = micro_rows(micro), reads = 0;
     if (!dot_is_lanes(dot)) {
         for (int64_t i = 0; i < count; i++)
-            emit_group(cg, micro, offset[i], i * step);
+            if (dot_is_matrix(dot))
+                matrix_group(cg, micro, offset[i], i * step);
+            else
+                emit_group(cg, micro, offset[i], i * step);
         return;
     }
     Read *all = arena_alloc(cg->memory, (size_t)(count * rows), sizeof *all);
     LLVMValueRef *columns = arena_alloc(cg->memory, (size_t)count, sizeof(LLVMValueRef)), a = NULL;
     for (int64_t i = 0; i < count; i++)
         for (int64_t row = 0; row < rows; row++)
-            all[reads++] = (Read){offset[i] + row_place(micro, row), i, row};
+            all[reads++] = (Read){offset[i] + micro_place(micro, row), i, row};
     qsort(all, (size_t)reads, sizeof *all, by_place);
     for (int vector = 0; vector < width_of(micro); vector++) {
         for (int64_t i = 0; i < count; i++)
@@ -182,7 +183,7 @@ static bool one_by_one(const Dot *dot) {
 }
 
 static int straight_limit(const Dot *dot) {
-    return one_by_one(dot) ? 16 : 160;
+    return dot_is_matrix(dot) ? 36 : one_by_one(dot) ? 16 : 160;
 }
 
 static int64_t groups_below(const Product *product, int level) {
@@ -229,7 +230,7 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
     const Product *product = micro->product;
     LLVMValueRef a = micro->a;
     int64_t below = groups_below(product, level);
-    if (below * accumulators(micro) <= straight_limit(micro->dot)) {
+    if (below * dots(micro) <= straight_limit(micro->dot)) {
         int64_t *offset = arena_alloc(cg->memory, (size_t)below + 1, sizeof *offset);
         for (int64_t i = 0; i < below; i++)
             offset[i] = group_offset(product, level, i);
@@ -249,7 +250,7 @@ static void emit_level(Codegen *cg, Micro *micro, int level) {
 static void emit_table(Codegen *cg, Micro *micro) {
     const Product *product = micro->product;
     int64_t group = micro->product->b_group;
-    if (product->groups * accumulators(micro) <= straight_limit(micro->dot)) {
+    if (product->groups * dots(micro) <= straight_limit(micro->dot)) {
         emit_groups(cg, micro, product->table, product->groups);
         return;
     }
@@ -313,16 +314,15 @@ static void store_vector(Codegen *cg, const Micro *micro, LLVMValueRef x, LLVMVa
     }
 }
 
-/* skip: rows along the two tile axes that another tile already did. */
-static void store_tile(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]) {
+void micro_store(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]) {
     const Product *product = micro->product;
     int64_t bytes = type_bytes(product->type);
     int width = micro->panels * micro->vectors;
-    for (int64_t row = 0; row < row_count(micro); row++) {
+    for (int64_t row = 0; row < micro_rows(micro); row++) {
         int64_t at[2] = {row / micro->tile[1], row % micro->tile[1]};
         LLVMValueRef wanted = NULL;
         for (int i = 0; product->exclusive && i < 2; i++)
-            if (tile_axis(micro, i)->count % micro->tile[i] != 0) {
+            if (micro_axis(micro, i)->count % micro->tile[i] != 0) {
                 LLVMValueRef one = compare(cg, LLVMIntSLE, skip[i], const64(cg, at[i]));
                 wanted = wanted == NULL ? one : LLVMBuildAnd(cg->builder, wanted, one, "");
             }
@@ -331,8 +331,7 @@ static void store_tile(Codegen *cg, const Micro *micro, LLVMValueRef c, const LL
             branch = if_begin(cg, wanted);
         for (int i = 0; i < width; i++) {
             int64_t panel = i / micro->vectors, column = i % micro->vectors * micro->dot->lanes;
-            int64_t offset = at[0] * tile_axis(micro, 0)->c + at[1] * tile_axis(micro, 1)->c + panel * product->panel_stride +
-                             column * product->column_stride;
+            int64_t offset = micro_result(micro, row) + panel * product->panel_stride + column * product->column_stride;
             int64_t valid = micro->stored - panel * micro->dot->panel - column;
             if (valid > 0)
                 store_vector(cg, micro, micro->acc[row * width + i], byte_at_const(cg, c, offset * bytes), valid);
@@ -342,7 +341,8 @@ static void store_tile(Codegen *cg, const Micro *micro, LLVMValueRef c, const LL
     }
 }
 
-static void emit_tile(Codegen *cg, Micro *micro, LLVMValueRef a, LLVMValueRef c, const LLVMValueRef skip[2]) {
+/* The sums of a tile before its first group. */
+static void begin_tile(Codegen *cg, Micro *micro) {
     int width = micro->panels * micro->vectors;
     LLVMTypeRef type = dot_accumulator(cg, micro->dot);
     LLVMValueRef init = LLVMGetParam(micro->function, 2);
@@ -350,16 +350,27 @@ static void emit_tile(Codegen *cg, Micro *micro, LLVMValueRef a, LLVMValueRef c,
         unsigned align = (unsigned)micro->dot->lanes * 4;
         LLVMValueRef first =
             micro->product->init ? load_bytes(cg, type, byte_at_const(cg, init, (int64_t)i * align), align) : LLVMConstNull(type);
-        for (int64_t row = 0; row < row_count(micro); row++)
+        for (int64_t row = 0; row < micro_rows(micro); row++)
             micro->acc[row * width + i] = first;
     }
+}
+
+static void emit_tile(Codegen *cg, Micro *micro, LLVMValueRef a, LLVMValueRef c, const LLVMValueRef skip[2]) {
+    bool matrix = dot_is_matrix(micro->dot);
+    if (matrix)
+        matrix_begin(cg, micro, c);
+    else
+        begin_tile(cg, micro);
     micro->a = a;
     micro->b = LLVMGetParam(micro->function, 1);
     if (micro->product->ks > 0)
         emit_level(cg, micro, 0);
     else if (micro->product->groups > 0)
         emit_table(cg, micro);
-    store_tile(cg, micro, c, skip);
+    if (matrix)
+        matrix_end(cg, micro, c, skip);
+    else
+        micro_store(cg, micro, c, skip);
 }
 
 /* --- tiles --- */
@@ -399,7 +410,7 @@ static void emit_rows(Codegen *cg, Micro *micro, int axis, LLVMValueRef a, LLVMV
 static void choose_tile(Micro *micro) {
     int width = micro->panels * micro->vectors;
     int64_t most = micro->dot->accumulators / width, best = INT64_MAX;
-    int64_t counts[2] = {tile_axis(micro, 0)->count, tile_axis(micro, 1)->count};
+    int64_t counts[2] = {micro_axis(micro, 0)->count, micro_axis(micro, 1)->count};
     int64_t highest = micro->product->scatters ? 1 : counts[0];
     for (int64_t high = 1; high <= most && high <= highest; high++)
         for (int64_t wide = 1; high * wide <= most && wide <= counts[1]; wide++) {
@@ -413,6 +424,9 @@ static void choose_tile(Micro *micro) {
                 micro->tile[1] = wide;
             }
         }
+}
+
+static void choose_split(Micro *micro) {
     micro->split = 0;
     for (int i = 1; i < micro->product->rows; i++)
         if (axis_tiles(micro, i) > axis_tiles(micro, micro->split))
@@ -429,7 +443,11 @@ static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *p
     LLVMValueRef function = cg->function;
     LLVMBasicBlockRef head = cg->head, block = LLVMGetInsertBlock(cg->builder);
     Micro micro = {.dot = dot, .product = product, .panels = panels, .vectors = dot->panel / dot->lanes, .stored = stored};
-    choose_tile(&micro);
+    if (dot_is_matrix(dot))
+        matrix_choose(&micro);
+    else
+        choose_tile(&micro);
+    choose_split(&micro);
     LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr, cg->ptr, cg->i64, cg->i64};
     micro.function = LLVMAddFunction(cg->module, "product", LLVMFunctionType(cg->none, params, 6, false));
     LLVMSetLinkage(micro.function, LLVMInternalLinkage);
@@ -438,7 +456,11 @@ static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *p
         add_attribute(cg, micro.function, i, "noalias");
     function_start(cg, micro.function);
     LLVMValueRef skip[2] = {NULL, NULL};
+    if (dot_is_matrix(dot))
+        matrix_configure(cg, &micro);
     emit_rows(cg, &micro, 0, LLVMGetParam(micro.function, 0), LLVMGetParam(micro.function, 3), skip);
+    if (dot_is_matrix(dot))
+        matrix_release(cg);
     LLVMBuildRetVoid(cg->builder);
     *tiles = axis_tiles(&micro, micro.split);
     cg->function = function;
@@ -472,13 +494,15 @@ static void merge_rows(Product *product) {
     product->rows = kept;
 }
 
-/* Panels of a main block. */
-static int block_panels(const Dot *dot) {
+/* Panels of a main block of so many rows. */
+static int block_panels(const Dot *dot, int64_t rows) {
+    if (dot_is_matrix(dot))
+        return matrix_panels(rows);
     return dot->lanes == dot->panel && dot->lanes > 4 && !dot_has_pairs(dot) ? 2 : 1;
 }
 
 int64_t product_tile(const Dot *dot, int64_t columns) {
-    int64_t panels = panel_count(dot, columns), wide = block_panels(dot);
+    int64_t panels = panel_count(dot, columns), wide = block_panels(dot, INT64_MAX);
     return dot->accumulators / ((panels < wide ? panels : wide) * (dot->panel / dot->lanes));
 }
 
@@ -486,14 +510,18 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     Product product = *source;
     merge_rows(&product);
     int64_t panels = panel_count(dot, product.columns);
-    int wide = block_panels(dot);
+    int64_t rows = 1;
+    for (int i = 0; i < product.rows; i++)
+        rows *= product.row[i].count;
+    int wide = block_panels(dot, rows);
     ProductCode code = {.dot = *dot};
     if (product.b_group == 0) {
         product.b_group = panel_bytes(dot, 1);
         product.b_panel = panel_bytes(dot, product.groups);
     }
     bool even = panels % wide == 0 && product.columns % dot->panel == 0;
-    int last = even ? 0 : panels % wide == 0 ? wide : panels == 1 ? 1 : wide + 1;
+    int rest = (int)(panels % wide);
+    int last = even ? 0 : rest == 0 ? wide : panels == 1 || dot_is_matrix(dot) ? rest : wide + rest;
     code.blocks = (panels - last) / wide;
     if (code.blocks > 0)
         code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles);

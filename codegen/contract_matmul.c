@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Staged rows of a run, and columns of a slice of K that one block of panels reads again for every tile of rows: what near caches hold. */
-enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 32 * 1024 };
+enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 32 * 1024, NEAR_MATRICES = 256 * 1024 };
 /* Tiles of the shortest run; slices that a long K is cut into. */
 enum { SHORTEST_RUN = 4, MOST_SLICES = 8 };
 
@@ -30,8 +30,8 @@ typedef struct {
     int64_t run;   /* rows that are staged at a time */
     int64_t parts; /* of the columns, each a task, where there are few runs */
     int64_t tasks;
-    bool interleaved; /* rows staged [group][row][quad], else [row][k] */
-    int64_t pitch;    /* bytes of a staged row */
+    bool columnwise; /* rows of a are adjacent, not its K: they are staged [group][row][quad] or, for matrix registers, transposed; else */
+    int64_t pitch;   /* bytes of a staged row [row][k] */
     int64_t a_bytes, b_bytes, init_bytes;
     Slice *slices;
     int slice_count;
@@ -100,13 +100,16 @@ static int64_t run_count(const Gemm *gemm) {
 
 /* A long K is cut into slices whose columns stay near. */
 static void plan_k(Gemm *gemm) {
-    const Dot *dot = &gemm->dot;
-    int64_t block = NEAR_COLUMNS / (2 * dot->panel * dot_group(dot)) * dot->quad, least = 1;
+    Dot *dot = &gemm->dot;
+    int64_t near = dot_is_matrix(dot) ? NEAR_MATRICES : NEAR_COLUMNS;
+    int64_t block = near / (2 * dot->panel * dot_group(dot)) * dot->quad, least = 1, most = MAX_I32_TERMS / 64 * 64;
     if (gemm->node->out[0]->type == T_I64)
-        least = (gemm->k + MAX_I32_TERMS / 4 * 4 - 1) / (MAX_I32_TERMS / 4 * 4);
+        least = (gemm->k + most - 1) / most;
     int64_t count = gemm->k / block < MOST_SLICES ? gemm->k / block : MOST_SLICES;
     count = gemm->node->out[0]->type == T_REAL || count < least ? least : count;
-    gemm->slice = round_up((gemm->k + count - 1) / count, dot->quad);
+    int64_t equal = (gemm->k + count - 1) / count;
+    dot_fit(dot, equal);
+    gemm->slice = round_up(equal, dot->quad);
     gemm->slice_count = (int)((gemm->k + gemm->slice - 1) / gemm->slice);
 }
 
@@ -133,16 +136,19 @@ static void plan_runs(Gemm *gemm) {
 
 static void plan_slices(Codegen *cg, Gemm *gemm) {
     const Dot *dot = &gemm->dot;
-    gemm->interleaved = gemm->ak != dot_source(dot) && gemm->k > 1 && gemm->am == dot_source(dot);
+    gemm->columnwise = gemm->ak != dot_source(dot) && gemm->k > 1 && gemm->am == dot_source(dot);
+    bool interleaved = gemm->columnwise && !dot_is_matrix(dot);
     gemm->pitch = gemm->slice * dot->bytes;
+    if (dot_is_matrix(dot)) /* an odd number of lines: rows lie in different sets of a cache */
+        gemm->pitch = (gemm->pitch + 63) / 64 * 64 | 64;
     gemm->a_bytes = round_up(gemm->run * gemm->pitch + SLACK, INTC_ARENA_ALIGN);
     gemm->slices = arena_alloc(cg->memory, (size_t)gemm->slice_count, sizeof *gemm->slices);
     for (int i = 0; i < gemm->slice_count; i++) {
         int64_t from = i * gemm->slice, k = gemm->k - from < gemm->slice ? gemm->k - from : gemm->slice;
         int64_t groups = (k + dot->quad - 1) / dot->quad;
-        Product product = {.row = {{gemm->run, gemm->interleaved ? dot_group(dot) : gemm->pitch, gemm->cm}},
+        Product product = {.row = {{gemm->run, interleaved ? dot_group(dot) : gemm->pitch, gemm->cm}},
                            .rows = 1,
-                           .k = {{groups, gemm->interleaved ? gemm->run * dot_group(dot) : dot_group(dot), 0}},
+                           .k = {{groups, interleaved ? gemm->run * dot_group(dot) : dot_group(dot), 0}},
                            .ks = 1,
                            .groups = groups,
                            .columns = gemm->n,
@@ -176,7 +182,11 @@ static void stage_rows(Codegen *cg, const Gemm *gemm, const Slice *slice, LLVMVa
     const Dot *dot = &gemm->dot;
     int64_t k = slice->columns.k;
     source = byte_at_const(cg, source, slice->from * gemm->ak);
-    if (gemm->interleaved) {
+    if (gemm->columnwise && dot_is_matrix(dot)) {
+        stage_transposed(cg, source, staged, gemm->run, k, gemm->ak, gemm->pitch);
+        return;
+    }
+    if (gemm->columnwise) {
         Loop group = loop_begin(cg, const64(cg, 0), const64(cg, slice->columns.groups));
         LLVMValueRef sources[4];
         for (int i = 0; i < dot->quad; i++) {

@@ -115,6 +115,54 @@ void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources,
         interleave_chunk(cg, dot, sources, valid, to, const64(cg, n - chunk), chunk, rows);
 }
 
+/* A square of groups: column i has its K in row[i]; afterwards row[k] has the groups k of all columns. */
+static void transpose(Codegen *cg, LLVMValueRef *row, unsigned size) {
+    LLVMValueRef low[MAX_PANEL], high[MAX_PANEL];
+    for (unsigned step = 1; step < size; step *= 2) {
+        for (unsigned lane = 0; lane < size; lane++) {
+            bool first = (lane & step) == 0;
+            low[lane] = const32(cg, first ? lane : size + lane - step);
+            high[lane] = const32(cg, first ? lane + step : size + lane);
+        }
+        LLVMValueRef low_mask = LLVMConstVector(low, size), high_mask = LLVMConstVector(high, size);
+        for (unsigned i = 0; i < size; i++) {
+            if ((i & step) != 0)
+                continue;
+            LLVMValueRef a = row[i], b = row[i + step];
+            row[i] = LLVMBuildShuffleVector(cg->builder, a, b, low_mask, "");
+            row[i + step] = LLVMBuildShuffleVector(cg->builder, a, b, high_mask, "");
+        }
+    }
+}
+
+/* Squares of 16 rows and 16 groups of four elements; what is beyond the rows is read again, beyond K it is left. */
+void stage_transposed(Codegen *cg, LLVMValueRef source, LLVMValueRef to, int64_t rows, int64_t k, int64_t step, int64_t pitch) {
+    enum { SIDE = 16 };
+    int64_t wide = chunk_of(rows, SIDE);
+    LLVMTypeRef words = LLVMVectorType(cg->i32, (unsigned)wide);
+    Loop across = loop_begin_step(cg, const64(cg, 0), const64(cg, rows), wide);
+    LLVMValueRef row = smin(cg, across.index, const64(cg, rows - wide));
+    LLVMValueRef from = byte_at(cg, source, row);
+    Loop along = loop_begin_step(cg, const64(cg, 0), const64(cg, k), 4 * wide);
+    LLVMValueRef square[SIDE];
+    for (int64_t i = 0; i < wide; i++) {
+        LLVMValueRef four_rows[4];
+        for (int64_t lane = 0; lane < 4; lane++) {
+            LLVMValueRef at = smin(cg, add_const(cg, along.index, 4 * i + lane), const64(cg, k - 1));
+            four_rows[lane] = load_bytes(cg, LLVMVectorType(cg->i8, (unsigned)wide), byte_at(cg, from, mul_by(cg, at, step)), 1);
+        }
+        LLVMValueRef group = zip(cg, zip(cg, four_rows[0], four_rows[1], 1), zip(cg, four_rows[2], four_rows[3], 1), 2);
+        square[i] = LLVMBuildBitCast(cg->builder, group, words, "");
+    }
+    transpose(cg, square, (unsigned)wide);
+    for (int64_t i = 0; i < wide; i++) {
+        LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, row, i), pitch), along.index);
+        store_bytes(cg, square[i], byte_at(cg, to, place), 4);
+    }
+    loop_end(cg, &along);
+    loop_end(cg, &across);
+}
+
 static void stage_zero(Codegen *cg, const Dot *dot, LLVMValueRef to, int64_t bytes) {
     if (bytes > 0)
         LLVMBuildMemSet(cg->builder, to, LLVMConstInt(cg->i8, dot->biased ? 0x80 : 0, false), const64(cg, bytes), (unsigned)dot->bytes);
@@ -192,26 +240,6 @@ static void pack_column_linear(Codegen *cg, const Dot *dot, const Columns *colum
     }
 }
 
-/* A square of groups: column i has its K in row[i]; afterwards row[k] has the groups k of all columns. */
-static void transpose(Codegen *cg, LLVMValueRef *row, unsigned size) {
-    LLVMValueRef low[MAX_PANEL], high[MAX_PANEL];
-    for (unsigned step = 1; step < size; step *= 2) {
-        for (unsigned lane = 0; lane < size; lane++) {
-            bool first = (lane & step) == 0;
-            low[lane] = const32(cg, first ? lane : size + lane - step);
-            high[lane] = const32(cg, first ? lane + step : size + lane);
-        }
-        LLVMValueRef low_mask = LLVMConstVector(low, size), high_mask = LLVMConstVector(high, size);
-        for (unsigned i = 0; i < size; i++) {
-            if ((i & step) != 0)
-                continue;
-            LLVMValueRef a = row[i], b = row[i + step];
-            row[i] = LLVMBuildShuffleVector(cg->builder, a, b, low_mask, "");
-            row[i + step] = LLVMBuildShuffleVector(cg->builder, a, b, high_mask, "");
-        }
-    }
-}
-
 /* Columns of adjacent K: squares of a panel's columns times as many groups; returns the groups done. The last panel's columns are clamped.
  */
 static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel,
@@ -266,8 +294,8 @@ void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups
         sums[i] = local_get(cg, type, locals[i]);
 }
 
-void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
-                LLVMValueRef init) {
+static void pack_columns(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel,
+                         LLVMValueRef packed) {
     if (columns->lanes == NULL && columns->column_stride == dot_source(dot) && columns->run == 0) {
         pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel * dot_source(dot))), packed);
     } else {
@@ -284,6 +312,26 @@ void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRe
             pack_column_table(cg, dot, columns, from, to);
         loop_end(cg, &loop);
     }
+}
+
+/* A group of a matrix register is as many groups of four elements; behind K they are zero. */
+static void pack_matrix(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed) {
+    Dot four = *dot;
+    Columns fours = *columns;
+    four.quad = 4;
+    fours.groups = columns->groups * dot->quad / 4;
+    int64_t done = columns->lanes == NULL ? (columns->k + 3) / 4 : fours.groups;
+    if (done < fours.groups)
+        stage_zero(cg, dot, byte_at_const(cg, packed, panel_bytes(&four, done)), panel_bytes(&four, fours.groups - done));
+    pack_columns(cg, &four, &fours, source, panel, packed);
+}
+
+void pack_panel(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed,
+                LLVMValueRef init) {
+    if (dot_is_matrix(dot))
+        pack_matrix(cg, dot, columns, source, panel, packed);
+    else
+        pack_columns(cg, dot, columns, source, panel, packed);
     if (init == NULL)
         return;
     LLVMValueRef sums[MAX_PANEL];

@@ -59,7 +59,7 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->channels = wgrad->x->shape.dim[1] / wgrad->groups;
     wgrad->columns = wgrad->dy->shape.dim[1] / wgrad->groups;
     Type type = wgrad->x->type;
-    wgrad->dot = dot_for(cg, wgrad->columns, wgrad->x, wgrad->dy);
+    wgrad->dot = dot_of_vectors(cg, wgrad->columns, wgrad->x, wgrad->dy);
     if (wgrad->groups > 1 && wgrad->channels == 1 && wgrad->columns == 1) {
         wgrad->dot = dot_lanes(cg, type, wgrad->batch > 1);
         wgrad->columns = wgrad->total;

@@ -97,9 +97,10 @@ typedef struct Codegen {
     const Value *near;    /* a value that the kernel has in scratch of its own; */
     LLVMValueRef near_at; /* where all of it would begin */
     Region near_region;
-    bool plain;           /* weighted sums leave out their middle terms, whose coefficients are 0 */
-    int64_t scratch;      /* bytes of scratch used by the current node, after the planned arena */
-    int64_t scratch_size; /* the most any node used */
+    bool matrix_registers; /* a kernel uses them */
+    bool plain;            /* weighted sums leave out their middle terms, whose coefficients are 0 */
+    int64_t scratch;       /* bytes of scratch used by the current node, after the planned arena */
+    int64_t scratch_size;  /* the most any node used */
     Region regions[MAX_REGIONS];
     int region_count;
     Access *accesses;

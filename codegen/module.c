@@ -391,14 +391,14 @@ void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLV
     int calibration_count;
     LLVMValueRef slots = calibrations(cg, &calibration_count), null = LLVMConstPointerNull(cg->ptr);
     int64_t size = scratch_base(cg) + cg->scratch_size;
-    LLVMValueRef init = STRUCTURE(cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count),
-                                  const32(cg, source->model_count), global_text(cg, source->name != NULL ? source->name : ""),
-                                  global_text(cg, source->options != NULL ? source->options : ""),
-                                  global_text(cg, source->loss != NULL ? source->loss : ""), global_array(cg, rows, table.count), slots,
-                                  global_array(cg, models, source->model_count), const64(cg, batch_of(&table)), const64(cg, size),
-                                  const64(cg, source->state_size), const64(cg, source->random_offset), const64(cg, source->constants_size),
-                                  initial_image(cg, source->state_size + source->constants_size), cg->calls.address,
-                                  const64(cg, cg->calls.count), step, calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
+    LLVMValueRef init = STRUCTURE(
+        cg, const32(cg, INTC_ABI_VERSION), const32(cg, table.count), const32(cg, calibration_count), const32(cg, source->model_count),
+        const32(cg, cg->matrix_registers), global_text(cg, source->name != NULL ? source->name : ""),
+        global_text(cg, source->options != NULL ? source->options : ""), global_text(cg, source->loss != NULL ? source->loss : ""),
+        global_array(cg, rows, table.count), slots, global_array(cg, models, source->model_count), const64(cg, batch_of(&table)),
+        const64(cg, size), const64(cg, source->state_size), const64(cg, source->random_offset), const64(cg, source->constants_size),
+        initial_image(cg, source->state_size + source->constants_size), cg->calls.address, const64(cg, cg->calls.count), step,
+        calibrate != NULL ? calibrate : null, infer != NULL ? infer : null);
     LLVMValueRef global = LLVMAddGlobal(cg->module, LLVMTypeOf(init), "intc_module");
     LLVMSetInitializer(global, init);
     LLVMSetGlobalConstant(global, true);

@@ -22,6 +22,9 @@ static const char *cpu_features(const char *cpu) {
         "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni";
     static const char both[] =
         "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni,+avxvnni";
+    static const char amx[] =
+        "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni,"
+        "+avxvnni,+amx-tile,+amx-int8";
     static const char dotprod[] = "+dotprod";
     static const char narrow[] = "+sse4.1,+sse4.2,+ssse3,+avx,+avx2,+fma,+bmi,+bmi2,+avxvnni";
     static const struct {
@@ -39,8 +42,8 @@ static const char *cpu_features(const char *cpu) {
                  {"cascadelake", vnni},
                  {"icelake-server", vnni},
                  {"znver4", vnni},
-                 {"sapphirerapids", both},
-                 {"graniterapids", both},
+                 {"sapphirerapids", amx},
+                 {"graniterapids", amx},
                  {"znver5", both},
                  {"alderlake", narrow},
                  {"cortex-a55", dotprod},

@@ -4,10 +4,11 @@
 #ifndef INTC_RUNTIME_ABI_H
 #define INTC_RUNTIME_ABI_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-#define INTC_ABI_VERSION 5
+#define INTC_ABI_VERSION 6
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -71,6 +72,10 @@ struct intc_call {
 /* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. Defined
  * by the runtime. */
 void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
+
+/* Asks the system for the CPU's matrix registers (AMX), for this thread and those that it starts from now on; false: there are none.
+ * Defined by the runtime; to be called before a module that needs them runs. */
+bool intc_rt_matrix_registers(void);
 
 /* Bytes with long stretches of zeros, which are left out: the rest, run by run. */
 struct intc_run {
@@ -147,9 +152,10 @@ struct intc_model {
 struct intc_module {
     uint32_t abi;
     uint32_t tensor_count, calibration_count, model_count;
-    const char *name;    /* file name of the model */
-    const char *options; /* "--batch=128 --bits=8 ..." */
-    const char *loss;    /* cross-entropy, mse, ... */
+    uint32_t matrix_registers; /* 1: kernels use those of the CPU, which the system is to be asked for (AMX) */
+    const char *name;          /* file name of the model */
+    const char *options;       /* "--batch=128 --bits=8 ..." */
+    const char *loss;          /* cross-entropy, mse, ... */
     const struct intc_tensor *tensors;
     const struct intc_calibration *calibrations;
     const struct intc_model *models;

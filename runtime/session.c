@@ -17,6 +17,9 @@ bool intc_rt_session_open(Session *session, const struct intc_module *module, in
     if (module->abi != INTC_ABI_VERSION)
         return intc_rt_fail(error, "the compiled module has ABI %u, this runtime %d: compile and link with one version of intc",
                             module->abi, INTC_ABI_VERSION);
+    if (module->matrix_registers && !intc_rt_matrix_registers())
+        return intc_rt_fail(
+            error, "this trainer was compiled for a CPU with AMX, which this machine does not allow: compile it with --features=-amx-int8");
     void *arena = mmap(NULL, (size_t)module->arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (arena == MAP_FAILED)
         return intc_rt_fail(error, "cannot allocate the arena of %lld bytes: %s", (long long)module->arena_size, strerror(errno));

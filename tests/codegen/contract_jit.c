@@ -34,7 +34,7 @@ bool jit_runs(const char *name) {
     char *features = LLVMGetHostCPUFeatures();
     const char *needed = strcmp(name, "x86-64-v3") == 0   ? "+avx2"
                          : strcmp(name, "x86-64-v4") == 0 ? "+avx512bw"
-                         : strcmp(name, "vnni256") == 0   ? "+avx512vnni"
+                         : strncmp(name, "vnni", 4) == 0  ? "+avx512vnni"
                                                           : "";
     bool runs = strstr(features, needed) != NULL;
     LLVMDisposeMessage(features);
@@ -63,6 +63,7 @@ static LLVMTargetMachineRef machine_for(const char *name, Codegen *cg) {
                    : strcmp(name, "x86-64-v3") == 0 ? "+avx2"
                    : strcmp(name, "x86-64-v4") == 0 ? "+avx2,+avx512bw,+avx512vl"
                    : strcmp(name, "vnni256") == 0   ? "+avx2,+avxvnni"
+                   : strcmp(name, "vnni512") == 0   ? "+avx2,+avx512bw,+avx512vl,+avx512vnni"
                                                     : host_features;
     LLVMTargetMachineRef machine = LLVMCreateTargetMachine(target, cg->triple, cg->cpu, named ? "" : host_features, LLVMCodeGenLevelDefault,
                                                            LLVMRelocPIC, LLVMCodeModelDefault);
@@ -203,6 +204,8 @@ static Jit compile(const Node *node, int64_t arena_size, const char *name, doubl
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
     check(LLVMRunPasses(cg->module, "default<O2>", cg->machine, options));
     LLVMDisposePassBuilderOptions(options);
+    if (cg->matrix_registers && !intc_rt_matrix_registers())
+        internal_error("the system refuses matrix registers");
     Jit jit = {.arena_size = (arena_size + 63) / 64 * 64 + cg->scratch_size + 64};
     jit.run = load(cg, &jit.engine);
     LLVMDisposeBuilder(cg->builder);

@@ -5,7 +5,8 @@
 #include "ir/ir.h"
 #include "runtime/abi.h"
 
-/* How kernels are compiled: "x86-64", "x86-64-v3", "x86-64-v4", "host", "vnni256" (256-bit VNNI code for the host), "portable" (no dot
+/* How kernels are compiled: "x86-64", "x86-64-v3", "x86-64-v4", "host", "vnni256" and "vnni512" (VNNI code of 256
+ * and 512 bits for the host), "portable" (no dot
  * instruction). */
 typedef struct {
     intc_entry *run;

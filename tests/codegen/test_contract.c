@@ -240,7 +240,7 @@ static void compare(const Node *node, const char *cpu, const unsigned char *aren
             (long long)read_result(out, arena, index_of(out, stride, first)), (long long)expected[first]);
 }
 
-static const char *const CPUS[] = {"x86-64", "x86-64-v3", "x86-64-v4", "host", "vnni256", "portable"};
+static const char *const CPUS[] = {"x86-64", "x86-64-v3", "x86-64-v4", "host", "vnni256", "vnni512", "portable"};
 enum { CPU_COUNT = (int)(sizeof CPUS / sizeof *CPUS) };
 
 /* cpu < 0: all. kind: of the operands' contents, see fill. */

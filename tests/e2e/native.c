@@ -559,7 +559,9 @@ static void run_variant(const char *cpu, OrderMode mode, bool fused, int level, 
     void *handle = made ? load_object(object, library) : NULL;
     const struct intc_module *module = handle != NULL ? dlsym(handle, "intc_module") : NULL;
     CHECK(module != NULL, "%s: no module", variant);
-    if (module != NULL) {
+    bool allowed = module != NULL && (!module->matrix_registers || intc_rt_matrix_registers());
+    CHECK(module == NULL || allowed, "%s: the system refuses matrix registers", variant);
+    if (allowed) {
         check_tensors(variant, module);
         run_module(variant, module);
     }

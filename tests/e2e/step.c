@@ -207,6 +207,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "step: cannot read %s\n", graph == NULL ? argv[1] : argv[2]);
         return 1;
     }
+    if (module->matrix_registers && !intc_rt_matrix_registers())
+        internal_error("the system refuses matrix registers");
     Pair p = {.module = module, .arena = new_arena(module), .eval = eval_new(graph, EVAL_INTEGER)};
     struct intc_pool pool = {.parts = atoi(argv[4])};
     unsigned char *before = malloc((size_t)module->state_size);
