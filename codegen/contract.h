@@ -101,19 +101,21 @@ void window_dims(int rank, const int64_t *list, int64_t absent, int64_t to[3]);
 
 /* --- products --- */
 
-/* One dimension of the rows or of K: `a` bytes of the row operand and `c` elements of the result a step. */
+/* One dimension of the rows or of K. A step is `a` bytes of the row operand, and of rows `c` elements of the result, of K `b` bytes of the
+ * column operand (0 in all axes: groups follow each other). */
 typedef struct {
-    int64_t count, a, c;
+    int64_t count, a, c, b;
 } Axis;
 
 typedef struct {
     Axis row[MAX_AXES];
     int rows;
-    Axis k[MAX_AXES]; /* groups, outermost first; c unused */
+    Axis k[MAX_AXES]; /* groups, outermost first */
     int ks;
     const int64_t *table;     /* the offsets of the groups where ks is 0 */
     int64_t groups;           /* of a whole panel; K may be a part of it */
     int64_t b_group, b_panel; /* bytes of the column operand from group to group and from panel to panel; 0: as pack_panel leaves it */
+    int64_t b_four;           /* of matrix registers, from four elements of K to the next; 0: likewise */
     int64_t columns;          /* stored; the last panel is padded */
     int64_t column_stride, panel_stride;
     Type type;       /* of the result */
@@ -166,6 +168,9 @@ void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups
 /* `rows` rows of `k` bytes, adjacent along the rows and `step` bytes apart along K, to staged rows `pitch` bytes apart, which is at least k
  * in whole lines of 64: for matrix registers. */
 void stage_transposed(Codegen *cg, LLVMValueRef source, LLVMValueRef to, int64_t rows, int64_t k, int64_t step, int64_t pitch);
+/* Four vectors of bytes, interleaved, as words; and a square of words, in place. */
+LLVMValueRef interleave_words(Codegen *cg, const LLVMValueRef x[4]);
+void transpose_words(Codegen *cg, LLVMValueRef *row, unsigned size);
 /* n elements to staged row elements. */
 void stage_run(Codegen *cg, const Dot *dot, LLVMValueRef source, LLVMValueRef to, int64_t n);
 /* One staged row element. */

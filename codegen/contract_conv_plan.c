@@ -276,11 +276,13 @@ static Dot fit(const Dot *dot, const Term *terms, int64_t count) {
 }
 
 static Axis row_axis(const Conv *conv, const Sweep sweep[3], int i) {
-    return (Axis){sweep[i].count / (i == 1 ? conv->bands : 1), sweep[i].advance * conv->padded.step[i], sweep[i].step * conv->ys[2 + i]};
+    return (Axis){.count = sweep[i].count / (i == 1 ? conv->bands : 1),
+                  .a = sweep[i].advance * conv->padded.step[i],
+                  .c = sweep[i].step * conv->ys[2 + i]};
 }
 
 static Axis images_axis(const Conv *conv) {
-    return (Axis){conv->together, conv->image, conv->ys[0]};
+    return (Axis){.count = conv->together, .a = conv->image, .c = conv->ys[0]};
 }
 
 /* Its rows begin `a` bytes behind what the sweeps read first. */
@@ -374,7 +376,7 @@ static void plan_scatter(Codegen *cg, Conv *conv) {
             continue;
         Product product = {.row = {row_axis(conv, sweep, 0), row_axis(conv, sweep, 2), images_axis(conv), row_axis(conv, sweep, 1)},
                            .rows = 4,
-                           .k = {{groups, dot_group(dot), 0}},
+                           .k = {{.count = groups, .a = dot_group(dot)}},
                            .ks = 1,
                            .groups = groups,
                            .columns = columns,

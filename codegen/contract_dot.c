@@ -55,8 +55,12 @@ static Dot float_dot(const Codegen *cg, int64_t columns) {
     return (Dot){DOT_FLOAT, 1, 4, 4, columns > 8 ? 16 : columns > 4 ? 8 : 4, 12, false, false};
 }
 
+static bool is_x86(const Codegen *cg) {
+    return strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;
+}
+
 Dot dot_for(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand) {
-    if (row_operand->type != T_REAL && target_has(cg, "amx-int8"))
+    if (row_operand->type != T_REAL && is_x86(cg) && target_has(cg, "amx-int8"))
         return (Dot){DOT_MATRIX, 64, 1, 16, 16, 64, false, false};
     return dot_of_vectors(cg, columns, row_operand, column_operand);
 }
@@ -75,7 +79,7 @@ void dot_fit(Dot *dot, int64_t run) {
 Dot dot_of_vectors(const Codegen *cg, int64_t columns, const Value *row_operand, const Value *column_operand) {
     if (row_operand->type == T_REAL)
         return float_dot(cg, columns);
-    bool x86 = strncmp(cg->triple, "x86_64", 6) == 0 || strncmp(cg->triple, "amd64", 5) == 0;
+    bool x86 = is_x86(cg);
     bool wide = x86 && target_has(cg, "avx512bw") && target_has(cg, "avx512vl");
     bool narrow = prefers_256(cg, columns);
     int panel = columns > 8 ? 16 : columns > 4 ? 8 : 4;

@@ -31,7 +31,7 @@ void product_groups(Product *product, const int64_t *offsets, int64_t count) {
             next -= block;
         if (next == block)
             break;
-        inner[levels++] = (Axis){next / block, step, 0};
+        inner[levels++] = (Axis){.count = next / block, .a = step};
         block = next;
     }
     product->groups = count;
@@ -43,7 +43,7 @@ void product_groups(Product *product, const int64_t *offsets, int64_t count) {
     for (int i = levels - 1; i >= 0; i--)
         product->k[product->ks++] = inner[i];
     if (levels == 0)
-        product->k[product->ks++] = (Axis){1, 0, 0};
+        product->k[product->ks++] = (Axis){.count = 1};
 }
 
 /* --- the tile in registers --- */
@@ -108,27 +108,32 @@ static int by_place(const void *left, const void *right) {
     return (order > 0) - (order < 0);
 }
 
-/* Groups one after another, group i at offset[i] from micro->a. Of lanes, what several rows read is loaded once. */
-static void emit_groups(Codegen *cg, Micro *micro, const int64_t *offset, int64_t count) {
+/* Where a group lies from micro->a and micro->b on. */
+typedef struct {
+    int64_t a, b;
+} Group;
+
+/* Groups one after another. Of lanes, what several rows read is loaded once. */
+static void emit_groups(Codegen *cg, Micro *micro, const Group *group, int64_t count) {
     const Dot *dot = micro->dot;
-    int64_t step = micro->product->b_group, rows = micro_rows(micro), reads = 0;
+    int64_t rows = micro_rows(micro), reads = 0;
     if (!dot_is_lanes(dot)) {
         for (int64_t i = 0; i < count; i++)
             if (dot_is_matrix(dot))
-                matrix_group(cg, micro, offset[i], i * step);
+                matrix_group(cg, micro, group[i].a, group[i].b);
             else
-                emit_group(cg, micro, offset[i], i * step);
+                emit_group(cg, micro, group[i].a, group[i].b);
         return;
     }
     Read *all = arena_alloc(cg->memory, (size_t)(count * rows), sizeof *all);
     LLVMValueRef *columns = arena_alloc(cg->memory, (size_t)count, sizeof(LLVMValueRef)), a = NULL;
     for (int64_t i = 0; i < count; i++)
         for (int64_t row = 0; row < rows; row++)
-            all[reads++] = (Read){offset[i] + micro_place(micro, row), i, row};
+            all[reads++] = (Read){group[i].a + micro_place(micro, row), i, row};
     qsort(all, (size_t)reads, sizeof *all, by_place);
     for (int vector = 0; vector < width_of(micro); vector++) {
         for (int64_t i = 0; i < count; i++)
-            columns[i] = dot_load_columns(cg, dot, byte_at_const(cg, micro->b, i * step + column_place(micro, vector)));
+            columns[i] = dot_load_columns(cg, dot, byte_at_const(cg, micro->b, group[i].b + column_place(micro, vector)));
         for (int64_t i = 0; i < reads; i++) {
             if (i == 0 || all[i].place != all[i - 1].place)
                 a = dot_load_rows(cg, dot, byte_at_const(cg, micro->a, all[i].place + vector * dot->lanes * dot_group(dot)));
@@ -193,72 +198,78 @@ static int64_t groups_below(const Product *product, int level) {
     return count;
 }
 
-/* Place in the row operand of group i of the axes from `level` on. */
-static int64_t group_offset(const Product *product, int level, int64_t i) {
-    int64_t offset = 0;
+/* Place of group i of the axes from `level` on. */
+static Group group_place(const Product *product, int level, int64_t i) {
+    Group place = {0, 0};
     for (int k = product->ks - 1; k >= level; k--) {
-        offset += i % product->k[k].count * product->k[k].a;
+        place.a += i % product->k[k].count * product->k[k].a;
+        place.b += i % product->k[k].count * product->k[k].b;
         i /= product->k[k].count;
     }
-    return offset;
+    return place;
 }
 
-static void emit_axis(Codegen *cg, Micro *micro, int64_t step, int64_t count) {
-    int64_t *offset = arena_alloc(cg->memory, (size_t)count + 1, sizeof *offset);
+/* `count` groups of the axes from `level` on. */
+static void emit_straight(Codegen *cg, Micro *micro, int level, int64_t count) {
+    Group *groups = arena_alloc(cg->memory, (size_t)count + 1, sizeof *groups);
     for (int64_t i = 0; i < count; i++)
-        offset[i] = i * step;
-    emit_groups(cg, micro, offset, count);
+        groups[i] = group_place(micro->product, level, i);
+    emit_groups(cg, micro, groups, count);
+}
+
+static void step_by(Codegen *cg, Micro *micro, int64_t a, int64_t b) {
+    micro->a = byte_at_const(cg, micro->a, a);
+    micro->b = byte_at_const(cg, micro->b, b);
 }
 
 /* The innermost axis: a loop of `unroll` groups, the rest straight. */
-static void emit_inner(Codegen *cg, Micro *micro, Axis axis) {
-    int64_t group = micro->product->b_group;
+static void emit_inner(Codegen *cg, Micro *micro) {
+    int level = micro->product->ks - 1;
+    Axis axis = micro->product->k[level];
     int64_t unroll = one_by_one(micro->dot) ? 1 : accumulators(micro) >= 16 ? 2 : 4;
     if (axis.count >= unroll) {
         KLoop loop = k_loop_begin(cg, micro);
-        emit_axis(cg, micro, axis.a, unroll);
-        micro->a = byte_at_const(cg, micro->a, unroll * axis.a);
-        micro->b = byte_at_const(cg, micro->b, unroll * group);
+        emit_straight(cg, micro, level, unroll);
+        step_by(cg, micro, unroll * axis.a, unroll * axis.b);
         k_loop_end(cg, micro, &loop, axis.count / unroll);
     }
-    emit_axis(cg, micro, axis.a, axis.count % unroll);
-    micro->b = byte_at_const(cg, micro->b, axis.count % unroll * group);
+    emit_straight(cg, micro, level, axis.count % unroll);
 }
 
-/* Leaves micro->b behind the groups done and micro->a as it was. */
+/* Leaves micro->a and micro->b as they were. */
 static void emit_level(Codegen *cg, Micro *micro, int level) {
     const Product *product = micro->product;
-    LLVMValueRef a = micro->a;
+    LLVMValueRef a = micro->a, b = micro->b;
     int64_t below = groups_below(product, level);
     if (below * dots(micro) <= straight_limit(micro->dot)) {
-        int64_t *offset = arena_alloc(cg->memory, (size_t)below + 1, sizeof *offset);
-        for (int64_t i = 0; i < below; i++)
-            offset[i] = group_offset(product, level, i);
-        emit_groups(cg, micro, offset, below);
-        micro->b = byte_at_const(cg, micro->b, below * product->b_group);
+        emit_straight(cg, micro, level, below);
     } else if (level == product->ks - 1) {
-        emit_inner(cg, micro, product->k[level]);
+        emit_inner(cg, micro);
     } else {
         KLoop loop = k_loop_begin(cg, micro);
         emit_level(cg, micro, level + 1);
-        micro->a = byte_at_const(cg, micro->a, product->k[level].a);
+        step_by(cg, micro, product->k[level].a, product->k[level].b);
         k_loop_end(cg, micro, &loop, product->k[level].count);
     }
     micro->a = a;
+    micro->b = b;
 }
 
 static void emit_table(Codegen *cg, Micro *micro) {
     const Product *product = micro->product;
     int64_t group = micro->product->b_group;
     if (product->groups * dots(micro) <= straight_limit(micro->dot)) {
-        emit_groups(cg, micro, product->table, product->groups);
+        Group *groups = arena_alloc(cg->memory, (size_t)product->groups + 1, sizeof *groups);
+        for (int64_t i = 0; i < product->groups; i++)
+            groups[i] = (Group){product->table[i], i * group};
+        emit_groups(cg, micro, groups, product->groups);
         return;
     }
     LLVMValueRef table = const_table(cg, cg->i32, product->table, (int)product->groups), a = micro->a;
     KLoop loop = k_loop_begin(cg, micro);
     LLVMValueRef entry = LLVMBuildInBoundsGEP2(cg->builder, cg->i32, table, &loop.index, 1, "");
     micro->a = byte_at(cg, a, as_bits(cg, load_bytes(cg, cg->i32, entry, 4), 64));
-    emit_groups(cg, micro, (int64_t[]){0}, 1);
+    emit_groups(cg, micro, &(Group){0, 0}, 1);
     micro->a = loop.a;
     micro->b = byte_at_const(cg, micro->b, group);
     k_loop_end(cg, micro, &loop, product->groups);
@@ -487,7 +498,7 @@ static void merge_rows(Product *product) {
     }
     for (; kept < 2; kept++) {
         memmove(&product->row[1], &product->row[0], sizeof product->row[0]);
-        product->row[0] = (Axis){1, 0, 0};
+        product->row[0] = (Axis){.count = 1};
         if (kept == 0)
             product->row[1] = product->row[0];
     }
@@ -519,6 +530,11 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
         product.b_group = panel_bytes(dot, 1);
         product.b_panel = panel_bytes(dot, product.groups);
     }
+    bool follow = true;
+    for (int i = 0; i < product.ks; i++)
+        follow = follow && product.k[i].b == 0;
+    for (int i = 0; follow && i < product.ks; i++)
+        product.k[i].b = groups_below(&product, i + 1) * product.b_group;
     bool even = panels % wide == 0 && product.columns % dot->panel == 0;
     int rest = (int)(panels % wide);
     int last = even ? 0 : rest == 0 ? wide : panels == 1 || dot_is_matrix(dot) ? rest : wide + rest;

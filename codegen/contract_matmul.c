@@ -146,9 +146,9 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
     for (int i = 0; i < gemm->slice_count; i++) {
         int64_t from = i * gemm->slice, k = gemm->k - from < gemm->slice ? gemm->k - from : gemm->slice;
         int64_t groups = (k + dot->quad - 1) / dot->quad;
-        Product product = {.row = {{gemm->run, interleaved ? dot_group(dot) : gemm->pitch, gemm->cm}},
+        Product product = {.row = {{.count = gemm->run, .a = interleaved ? dot_group(dot) : gemm->pitch, .c = gemm->cm}},
                            .rows = 1,
-                           .k = {{groups, interleaved ? gemm->run * dot_group(dot) : dot_group(dot), 0}},
+                           .k = {{.count = groups, .a = interleaved ? gemm->run * dot_group(dot) : dot_group(dot)}},
                            .ks = 1,
                            .groups = groups,
                            .columns = gemm->n,

@@ -102,8 +102,9 @@ void matrix_release(Codegen *cg) {
 }
 
 void matrix_group(Codegen *cg, const Micro *micro, int64_t a_offset, int64_t b_offset) {
+    int64_t step = micro->product->b_four != 0 ? micro->product->b_four : ROW_BYTES;
     for (int panel = 0; panel < micro->panels; panel++)
-        load(cg, column_register(micro, panel), byte_at_const(cg, micro->b, b_offset + panel * micro->product->b_panel), ROW_BYTES);
+        load(cg, column_register(micro, panel), byte_at_const(cg, micro->b, b_offset + panel * micro->product->b_panel), step);
     for (int matrix = 0; matrix < matrices(micro); matrix++) {
         int rows = row_register(micro, matrix);
         load(cg, rows, byte_at_const(cg, micro->a, a_offset + micro_place(micro, matrix * micro->height)), micro_axis(micro, 1)->a);

@@ -83,6 +83,11 @@ static LLVMValueRef zip(Codegen *cg, LLVMValueRef a, LLVMValueRef b, unsigned un
     return LLVMBuildShuffleVector(cg->builder, a, b, LLVMConstVector(mask, 2 * lanes), "");
 }
 
+LLVMValueRef interleave_words(Codegen *cg, const LLVMValueRef x[4]) {
+    LLVMValueRef bytes = zip(cg, zip(cg, x[0], x[1], 1), zip(cg, x[2], x[3], 1), 2);
+    return LLVMBuildBitCast(cg->builder, bytes, LLVMVectorType(cg->i32, LLVMGetVectorSize(LLVMTypeOf(x[0]))), "");
+}
+
 static void interleave_chunk(Codegen *cg, const Dot *dot, const LLVMValueRef *sources, const LLVMValueRef *valid, LLVMValueRef to,
                              LLVMValueRef at, int64_t chunk, bool rows) {
     LLVMTypeRef type = LLVMVectorType(dot_element(cg, dot), (unsigned)chunk);
@@ -116,7 +121,7 @@ void stage_interleaved(Codegen *cg, const Dot *dot, const LLVMValueRef *sources,
 }
 
 /* A square of groups: column i has its K in row[i]; afterwards row[k] has the groups k of all columns. */
-static void transpose(Codegen *cg, LLVMValueRef *row, unsigned size) {
+void transpose_words(Codegen *cg, LLVMValueRef *row, unsigned size) {
     LLVMValueRef low[MAX_PANEL], high[MAX_PANEL];
     for (unsigned step = 1; step < size; step *= 2) {
         for (unsigned lane = 0; lane < size; lane++) {
@@ -139,7 +144,6 @@ static void transpose(Codegen *cg, LLVMValueRef *row, unsigned size) {
 void stage_transposed(Codegen *cg, LLVMValueRef source, LLVMValueRef to, int64_t rows, int64_t k, int64_t step, int64_t pitch) {
     enum { SIDE = 16 };
     int64_t wide = chunk_of(rows, SIDE);
-    LLVMTypeRef words = LLVMVectorType(cg->i32, (unsigned)wide);
     Loop across = loop_begin_step(cg, const64(cg, 0), const64(cg, rows), wide);
     LLVMValueRef row = smin(cg, across.index, const64(cg, rows - wide));
     LLVMValueRef from = byte_at(cg, source, row);
@@ -151,10 +155,9 @@ void stage_transposed(Codegen *cg, LLVMValueRef source, LLVMValueRef to, int64_t
             LLVMValueRef at = smin(cg, add_const(cg, along.index, 4 * i + lane), const64(cg, k - 1));
             four_rows[lane] = load_bytes(cg, LLVMVectorType(cg->i8, (unsigned)wide), byte_at(cg, from, mul_by(cg, at, step)), 1);
         }
-        LLVMValueRef group = zip(cg, zip(cg, four_rows[0], four_rows[1], 1), zip(cg, four_rows[2], four_rows[3], 1), 2);
-        square[i] = LLVMBuildBitCast(cg->builder, group, words, "");
+        square[i] = interleave_words(cg, four_rows);
     }
-    transpose(cg, square, (unsigned)wide);
+    transpose_words(cg, square, (unsigned)wide);
     for (int64_t i = 0; i < wide; i++) {
         LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, row, i), pitch), along.index);
         store_bytes(cg, square[i], byte_at(cg, to, place), 4);
@@ -255,7 +258,7 @@ static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns,
         LLVMValueRef x = load_bytes(cg, row_type, from, (unsigned)dot_source(dot));
         row[i] = LLVMBuildBitCast(cg->builder, staged(cg, dot, x, false), words, "");
     }
-    transpose(cg, row, size);
+    transpose_words(cg, row, size);
     for (unsigned i = 0; i < size; i++)
         store_bytes(cg, row[i], byte_at_const(cg, to, panel_bytes(dot, i)), 4 * size);
     loop_end(cg, &loop);

@@ -4,49 +4,13 @@
  * Where the sums are few, each task stages and multiplies images of its own, one run after another, and has a slice of the sums for itself.
  * Where Winograd serves, images are lifted instead of interleaved, and tiles are K; the sums are the same.
  * Needs planned values of i8 or floats in any order; writes the i32, i64 or float result. 1-D and 2-D are 3-D with sizes of 1. */
-#include "codegen/contract_winograd.h"
+#include "codegen/contract_wgrad.h"
 
 #include <string.h>
 
-enum {
-    CHUNK_BYTES = 512 * 1024,
-    NEAR_COLUMNS = 32 * 1024,
-    WANTED_TASKS = 8,
-    MAX_OUTER = 4,
-    TILED_BYTES = 2 * 1024 * 1024,
-    TILES_ENOUGH = 256,
-    OWN_SUMS = 64 * 1024,
-    OWN_STAGED = 1024 * 1024
-};
+enum { CHUNK_BYTES = 512 * 1024, NEAR_COLUMNS = 32 * 1024, OWN_SUMS = 64 * 1024, OWN_STAGED = 1024 * 1024 };
 
-typedef struct {
-    const Node *node;
-    Dot dot;
-    const Value *x, *dy, *w;
-    int64_t batch, groups, total; /* total: channels of x */
-    int64_t channels, columns;    /* of x and of dy in a group */
-    int64_t out[3], kernel[3], stride[3], dilation[3];
-    Padded padded;                /* x of `quad` images */
-    int64_t xs[5], ys[5], ws[5];  /* strides N C D H W, of x and dy in bytes; of w O I D H W */
-    int64_t pixel;                /* bytes of a staged pixel of `quad` images */
-    int64_t image;                /* bytes of `quad` staged images */
-    int64_t pixels;               /* of dy */
-    int64_t quads, chunks, chunk; /* runs of `quad` images: all, and in a chunk */
-    int64_t slices, slice;        /* of a chunk, and runs in each */
-    bool own;                     /* a task has its own images and slice; a chunk is one run */
-    bool flat;                    /* a staged pixel of dy is one run of all columns, not a group of each panel */
-    int64_t rows, panels;
-    Type type;                                          /* of the sums */
-    int64_t x_at, dy_at, sums_at, columns_at, index_at; /* scratch */
-    Axis outer[MAX_OUTER];                              /* loops over K outside of the product; c: groups */
-    int outers;
-    ProductCode code;
-    int64_t parts;
-    WinogradGrad *winograd;      /* NULL: direct products; else a run is one image, and */
-    int64_t room, slice_step[2]; /* the scratch of a task, and bytes of a slice of lifted x and dy */
-} Wgrad;
-
-static bool contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width) {
+bool wgrad_contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width) {
     return (channels == 1 || stride[1] == bytes) && (width == 1 || stride[4] == channels * bytes);
 }
 
@@ -59,12 +23,14 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->channels = wgrad->x->shape.dim[1] / wgrad->groups;
     wgrad->columns = wgrad->dy->shape.dim[1] / wgrad->groups;
     Type type = wgrad->x->type;
-    wgrad->dot = dot_of_vectors(cg, wgrad->columns, wgrad->x, wgrad->dy);
+    wgrad->dot = dot_for(cg, wgrad->columns, wgrad->x, wgrad->dy);
     if (wgrad->groups > 1 && wgrad->channels == 1 && wgrad->columns == 1) {
         wgrad->dot = dot_lanes(cg, type, wgrad->batch > 1);
         wgrad->columns = wgrad->total;
         wgrad->groups = 1;
     }
+    if (dot_is_matrix(&wgrad->dot))
+        wgrad->dot.quad = 4; /* images */
     window_dims(rank, wgrad->x->shape.dim + 2, 1, wgrad->padded.size);
     window_dims(rank, wgrad->dy->shape.dim + 2, 1, wgrad->out);
     window_dims(rank, wgrad->w->shape.dim + 2, 1, wgrad->kernel);
@@ -88,40 +54,59 @@ static void describe(const Codegen *cg, Wgrad *wgrad) {
     wgrad->padded.step[1] = wgrad->padded.step[2] * wgrad->padded.staged[2];
     wgrad->padded.step[0] = wgrad->padded.step[1] * wgrad->padded.staged[1];
     wgrad->image = round_up(wgrad->padded.step[0] * wgrad->padded.staged[0] + SLACK, INTC_ARENA_ALIGN);
-    wgrad->flat = dot_is_lanes(&wgrad->dot) && contiguous(wgrad->ys, dot_source(&wgrad->dot), wgrad->columns, wgrad->out[2]);
+    wgrad->flat = dot_is_lanes(&wgrad->dot) && wgrad_contiguous(wgrad->ys, dot_source(&wgrad->dot), wgrad->columns, wgrad->out[2]);
     wgrad->pixels = wgrad->out[0] * wgrad->out[1] * wgrad->out[2];
     wgrad->rows = wgrad->channels * wgrad->kernel[0] * wgrad->kernel[1] * wgrad->kernel[2];
     wgrad->panels = panel_count(&wgrad->dot, wgrad->columns);
     wgrad->type = wgrad->w->type;
+    if (dot_is_matrix(&wgrad->dot))
+        wgrad_matrix_describe(wgrad);
 }
 
-static int64_t sums_bytes(const Wgrad *wgrad) {
+int64_t wgrad_sums(const Wgrad *wgrad) {
+    if (dot_is_matrix(&wgrad->dot))
+        return wgrad_matrix_taps(wgrad) * wgrad_matrix_tap_sums(wgrad) / wgrad->panels * type_bytes(wgrad->type);
     return wgrad->rows * wgrad->dot.panel * type_bytes(wgrad->type); /* of one panel */
 }
 
-static int64_t panel_total(const Wgrad *wgrad) {
+int64_t wgrad_panels(const Wgrad *wgrad) {
     return wgrad->groups * wgrad->panels;
 }
 
-/* Bytes of staged dy from group to group of a panel, from panel to panel, and of `groups` groups of all panels. */
+/* Bytes of staged dy from group to group of a panel, from run to run of images, from panel to panel, and of `runs` runs of all panels. */
 static int64_t group_step(const Wgrad *wgrad) {
+    if (dot_is_matrix(&wgrad->dot))
+        return wgrad_matrix_group(wgrad);
     return wgrad->flat ? wgrad->columns * dot_group(&wgrad->dot) : panel_bytes(&wgrad->dot, 1);
 }
 
-static int64_t panel_step(const Wgrad *wgrad) {
-    return wgrad->flat ? panel_bytes(&wgrad->dot, 1) : panel_bytes(&wgrad->dot, wgrad->chunk * wgrad->pixels);
+static int64_t run_groups(const Wgrad *wgrad) {
+    return dot_is_matrix(&wgrad->dot) ? wgrad_matrix_groups(wgrad) : wgrad->pixels;
 }
 
-static int64_t dy_bytes(const Wgrad *wgrad, int64_t groups) {
-    return wgrad->flat ? groups * group_step(wgrad) : panel_total(wgrad) * panel_bytes(&wgrad->dot, groups);
+static int64_t run_step(const Wgrad *wgrad) {
+    return run_groups(wgrad) * group_step(wgrad);
+}
+
+static int64_t panel_step(const Wgrad *wgrad) {
+    return wgrad->flat ? panel_bytes(&wgrad->dot, 1) : wgrad->chunk * run_step(wgrad);
+}
+
+static int64_t dy_bytes(const Wgrad *wgrad, int64_t runs) {
+    return runs * run_step(wgrad) * (wgrad->flat ? 1 : wgrad_panels(wgrad));
+}
+
+/* Blocks of the product, which are computed for some taps each. */
+static int64_t block_count(const Wgrad *wgrad) {
+    return product_blocks(&wgrad->code) * (dot_is_matrix(&wgrad->dot) ? wgrad_matrix_taps(wgrad) : 1);
 }
 
 static void plan_chunks(Wgrad *wgrad) {
     const Dot *dot = &wgrad->dot;
-    int64_t bytes = wgrad->image + dy_bytes(wgrad, wgrad->pixels);
+    int64_t bytes = wgrad->image + dy_bytes(wgrad, 1);
     int64_t fit = CHUNK_BYTES / bytes < 1 ? 1 : CHUNK_BYTES / bytes;
     wgrad->quads = (wgrad->batch + dot->quad - 1) / dot->quad;
-    wgrad->own = bytes <= OWN_STAGED && panel_total(wgrad) * sums_bytes(wgrad) <= OWN_SUMS && wgrad->quads >= WANTED_TASKS;
+    wgrad->own = bytes <= OWN_STAGED && wgrad_panels(wgrad) * wgrad_sums(wgrad) <= OWN_SUMS && wgrad->quads >= WANTED_TASKS;
     if (wgrad->own) {
         wgrad->chunks = wgrad->quads;
         wgrad->chunk = wgrad->slice = 1;
@@ -131,6 +116,9 @@ static void plan_chunks(Wgrad *wgrad) {
     wgrad->chunks = (wgrad->quads + fit - 1) / fit;
     wgrad->chunk = (wgrad->quads + wgrad->chunks - 1) / wgrad->chunks;
     int64_t tiles = wgrad->groups * wgrad->panels * ((wgrad->rows + 11) / 12);
+    if (dot_is_matrix(dot))
+        tiles = wgrad_panels(wgrad) * wgrad_sums(wgrad) / type_bytes(wgrad->type) / 1024; /* four matrices */
+    tiles = tiles < 1 ? 1 : tiles;
     int64_t slices = (WANTED_TASKS + tiles - 1) / tiles;
     slices = slices > wgrad->chunk ? wgrad->chunk : slices;
     wgrad->slice = (wgrad->chunk + slices - 1) / slices;
@@ -150,21 +138,27 @@ static int64_t largest_divisor(int64_t n, int64_t most) {
  * block of columns stays near. */
 static int64_t most_groups(const Wgrad *wgrad) {
     const Dot *dot = &wgrad->dot;
+    if (dot_is_matrix(dot))
+        return wgrad->type == T_I64 ? MAX_I32_TERMS / (4 * wgrad->width) : INT64_MAX;
     int64_t most = wgrad->type == T_I64 ? MAX_I32_TERMS / 2 / dot->quad : INT64_MAX, near = NEAR_COLUMNS / (2 * panel_bytes(dot, 1));
     bool cut = !dot_is_lanes(dot) && wgrad->type != T_REAL && wgrad->rows > 2 * product_tile(dot, wgrad->columns);
     return cut && near < most ? near : most;
 }
 
-/* K of one product; what is left of a slice are outer loops. */
-static void plan_k(Wgrad *wgrad, Product *product) {
+void wgrad_plan_k(Wgrad *wgrad, Product *product) {
     int64_t most = most_groups(wgrad), groups = 1, inside = 1;
-    Axis all[4] = {{wgrad->slice, wgrad->image, 0}};
-    for (int i = 0; i < 3; i++)
-        all[i + 1] = (Axis){wgrad->out[i], wgrad->stride[i] * wgrad->padded.step[i], 0};
+    Axis all[4] = {{.count = wgrad->slice, .a = wgrad->image}};
+    for (int i = 0; i < 3; i++) {
+        all[i + 1] = (Axis){.count = wgrad->out[i], .a = wgrad->stride[i] * wgrad->padded.step[i]};
+        if (dot_is_matrix(&wgrad->dot))
+            all[i + 1].count = i < 2 ? wgrad->lines[i] : wgrad->along;
+    }
+    if (dot_is_matrix(&wgrad->dot))
+        all[3].a *= wgrad->width;
     for (int i = 3; i >= 0; i--) {
         int64_t count = all[i].count, kept = inside * count <= most ? count : largest_divisor(count, most / inside);
         if (kept < count) {
-            wgrad->outer[wgrad->outers++] = (Axis){count / kept, all[i].a * kept, groups * kept};
+            wgrad->outer[wgrad->outers++] = (Axis){.count = count / kept, .a = all[i].a * kept, .c = groups * kept};
             most = 0;
         }
         all[i].count = kept;
@@ -188,14 +182,17 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
                        .type = wgrad->type};
     int64_t c = wgrad->channels * wgrad->dot.panel;
     for (int i = 2; i >= 0; i--) {
-        product.row[i] = (Axis){wgrad->kernel[i], wgrad->dilation[i] * wgrad->padded.step[i], c};
+        product.row[i] = (Axis){.count = wgrad->kernel[i], .a = wgrad->dilation[i] * wgrad->padded.step[i], .c = c};
         c *= wgrad->kernel[i];
     }
-    product.row[3] = (Axis){wgrad->channels, group, wgrad->dot.panel};
-    plan_k(wgrad, &product);
+    product.row[3] = (Axis){.count = wgrad->channels, .a = group, .c = wgrad->dot.panel};
+    wgrad_plan_k(wgrad, &product);
     product.accumulate = product.exclusive = wgrad->chunks > 1 || wgrad->outers > 0;
     wgrad->code = product_new(cg, &wgrad->dot, &product);
-    int64_t tasks = wgrad->groups * wgrad->slices * product_blocks(&wgrad->code);
+}
+
+static void plan_parts(Wgrad *wgrad) {
+    int64_t tasks = wgrad->groups * wgrad->slices * block_count(wgrad);
     wgrad->parts = (2 * WANTED_TASKS + tasks - 1) / tasks;
     if (wgrad->parts > product_parts(&wgrad->code))
         wgrad->parts = product_parts(&wgrad->code);
@@ -204,12 +201,12 @@ static void plan_product(Codegen *cg, Wgrad *wgrad) {
 /* --- scratch --- */
 
 static int64_t staged_dy(const Wgrad *wgrad) {
-    return dy_bytes(wgrad, wgrad->chunk * wgrad->pixels) + SLACK;
+    return dy_bytes(wgrad, wgrad->chunk) + SLACK;
 }
 
 /* Of the sums of dy's columns. */
 static int64_t column_bytes(const Wgrad *wgrad) {
-    return panel_total(wgrad) * wgrad->dot.panel * 8;
+    return wgrad_panels(wgrad) * wgrad->dot.panel * 8;
 }
 
 /* How many tasks have staged images and sums of columns of their own. */
@@ -220,18 +217,18 @@ static int64_t places(const Wgrad *wgrad) {
 static void allocate(Codegen *cg, Wgrad *wgrad) {
     wgrad->x_at = scratch_alloc(cg, places(wgrad) * wgrad->chunk * wgrad->image);
     wgrad->dy_at = scratch_alloc(cg, places(wgrad) * staged_dy(wgrad));
-    wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
+    wgrad->sums_at = scratch_alloc(cg, wgrad->slices * wgrad_panels(wgrad) * wgrad_sums(wgrad));
     wgrad->columns_at = scratch_alloc(cg, places(wgrad) * column_bytes(wgrad));
     wgrad->index_at = scratch_alloc(cg, 8);
 }
 
-static LLVMValueRef chunk_index(Codegen *cg, const Wgrad *wgrad) {
+LLVMValueRef wgrad_chunk(Codegen *cg, const Wgrad *wgrad) {
     return load_bytes(cg, cg->i64, arena_at(cg, wgrad->index_at), 8);
 }
 
 static void clear(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef zero = LLVMConstInt(cg->i8, 0, false);
-    int64_t sums = wgrad->slices * panel_total(wgrad), bytes = sums_bytes(wgrad);
+    int64_t sums = wgrad->slices * wgrad_panels(wgrad), bytes = wgrad_sums(wgrad);
     kernel_begin(cg, wgrad->node, "clear");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef at = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, loop.index, bytes));
@@ -246,12 +243,6 @@ static void clear(Codegen *cg, const Wgrad *wgrad) {
 }
 
 /* --- staging --- */
-
-/* Of the images of one run: their addresses in x or dy, clamped, and whether they exist. */
-typedef struct {
-    LLVMValueRef at[4], valid[4];
-    bool all; /* every image exists */
-} Images;
 
 static Images images_of(Codegen *cg, const Wgrad *wgrad, const Value *value, int64_t stride, LLVMValueRef run) {
     Images images = {.all = wgrad->batch == wgrad->chunks * wgrad->chunk * wgrad->dot.quad};
@@ -280,7 +271,7 @@ static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValue
                              mul_by(cg, add_const(cg, high.index, wgrad->padded.low[1]), wgrad->padded.step[1]));
     LLVMValueRef row = byte_at(cg, to, add_const(cg, place, wgrad->padded.low[2] * wgrad->padded.step[2]));
     offset_images(cg, wgrad, &images, offset, sources);
-    if (contiguous(wgrad->xs, dot_source(dot), wgrad->total, wgrad->padded.size[2])) {
+    if (wgrad_contiguous(wgrad->xs, dot_source(dot), wgrad->total, wgrad->padded.size[2])) {
         stage_interleaved(cg, dot, sources, NULL, row, wgrad->padded.size[2] * wgrad->total, true);
     } else {
         Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->total));
@@ -322,6 +313,10 @@ static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, L
 
 static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
     Images images = images_of(cg, wgrad, wgrad->dy, wgrad->ys[0], run);
+    if (dot_is_matrix(&wgrad->dot)) {
+        wgrad_matrix_stage(cg, wgrad, &images, to, panel_step(wgrad));
+        return;
+    }
     int dimensions = wgrad->flat ? 2 : 3; /* a flat row is staged at once */
     Loop loops[3];
     LLVMValueRef offset = const64(cg, 0), pixel = const64(cg, 0), sources[4];
@@ -342,14 +337,14 @@ static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValu
 
 static void stage(Codegen *cg, const Wgrad *wgrad) {
     kernel_begin(cg, wgrad->node, "stage");
-    LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk);
+    LLVMValueRef first = mul_by(cg, wgrad_chunk(cg, wgrad), wgrad->chunk);
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef run = add(cg, first, loop.index), x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image));
     stage_border(cg, &wgrad->dot, &wgrad->padded, x);
     stage_x(cg, wgrad, run, x);
-    stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, wgrad->pixels * group_step(wgrad))));
+    stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, run_step(wgrad))));
     loop_end(cg, &loop);
-    kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * panel_total(wgrad) * wgrad->dot.panel) / 8);
+    kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * wgrad_panels(wgrad) * wgrad->dot.panel) / 8);
 }
 
 /* --- products --- */
@@ -360,26 +355,33 @@ static void multiply_block(Codegen *cg, const Wgrad *wgrad, LLVMValueRef a, LLVM
     a = byte_at(cg, a, mul_by(cg, group, wgrad->channels * dot_group(&wgrad->dot)));
     b = byte_at(cg, b, mul_by(cg, group, wgrad->panels * panel_step(wgrad)));
     LLVMValueRef sums = add(cg, mul_by(cg, slice, wgrad->groups), group);
-    LLVMValueRef c = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, sums, wgrad->panels * sums_bytes(wgrad)));
+    LLVMValueRef c = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, sums, wgrad->panels * wgrad_sums(wgrad)));
     Loop loops[MAX_OUTER];
     for (int i = 0; i < wgrad->outers; i++) {
         loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->outer[i].count));
         a = byte_at(cg, a, mul_by(cg, loops[i].index, wgrad->outer[i].a));
         b = byte_at(cg, b, mul_by(cg, loops[i].index, wgrad->outer[i].c * group_step(wgrad)));
     }
-    product_call(cg, &wgrad->code, a, b, NULL, c, block, part, parts);
+    if (dot_is_matrix(&wgrad->dot)) {
+        LLVMValueRef tap = udiv_by(cg, block, product_blocks(&wgrad->code));
+        block = urem_by(cg, block, product_blocks(&wgrad->code));
+        c = byte_at(cg, c, mul_by(cg, tap, wgrad_matrix_tap_sums(wgrad) * type_bytes(wgrad->type)));
+        product_call(cg, &wgrad->code, b, byte_at(cg, a, wgrad_matrix_tap(cg, wgrad, tap)), NULL, c, block, part, parts);
+    } else {
+        product_call(cg, &wgrad->code, a, b, NULL, c, block, part, parts);
+    }
     for (int i = wgrad->outers - 1; i >= 0; i--)
         loop_end(cg, &loops[i]);
 }
 
 static void multiply_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
-    int64_t blocks = product_blocks(&wgrad->code);
+    int64_t blocks = block_count(wgrad);
     LLVMValueRef part = urem_by(cg, task, wgrad->parts), rest = udiv_by(cg, task, wgrad->parts);
     LLVMValueRef block = urem_by(cg, rest, blocks);
     rest = udiv_by(cg, rest, blocks);
     LLVMValueRef group = urem_by(cg, rest, wgrad->groups), slice = udiv_by(cg, rest, wgrad->groups);
     LLVMValueRef a = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, slice, wgrad->slice * wgrad->image));
-    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, slice, wgrad->slice * wgrad->pixels * group_step(wgrad)));
+    LLVMValueRef b = byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, slice, wgrad->slice * run_step(wgrad)));
     multiply_block(cg, wgrad, a, b, slice, group, block, part, wgrad->parts);
 }
 
@@ -397,8 +399,8 @@ static void sum_task(Codegen *cg, const Wgrad *wgrad, LLVMValueRef staged, LLVMV
 }
 
 static void multiply(Codegen *cg, const Wgrad *wgrad) {
-    int64_t tasks = wgrad->slices * wgrad->groups * product_blocks(&wgrad->code) * wgrad->parts;
-    int64_t sums = wgrad->dot.biased ? panel_total(wgrad) : 0;
+    int64_t tasks = wgrad->slices * wgrad->groups * block_count(wgrad) * wgrad->parts;
+    int64_t sums = wgrad->dot.biased ? wgrad_panels(wgrad) : 0;
     kernel_begin(cg, wgrad->node, "main");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, loop.index, const64(cg, tasks)));
@@ -408,7 +410,7 @@ static void multiply(Codegen *cg, const Wgrad *wgrad) {
         sum_task(cg, wgrad, arena_at(cg, wgrad->dy_at), arena_at(cg, wgrad->columns_at), add_const(cg, loop.index, -tasks));
     if_end(cg, &branch);
     loop_end(cg, &loop);
-    kernel_end(cg, tasks + sums, wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels);
+    kernel_end(cg, tasks + sums, wgrad->rows * wgrad_panels(wgrad) * wgrad->chunk * wgrad->pixels);
 }
 
 /* Each task with images, scratch and a slice of the sums of its own. */
@@ -425,145 +427,24 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
     stage_x(cg, wgrad, run.index, x);
     stage_dy(cg, wgrad, run.index, dy);
     Loop group = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->groups));
-    Loop block = loop_begin(cg, const64(cg, 0), const64(cg, product_blocks(&wgrad->code)));
+    Loop block = loop_begin(cg, const64(cg, 0), const64(cg, block_count(wgrad)));
     multiply_block(cg, wgrad, x, dy, task.index, group.index, block.index, const64(cg, 0), 1);
     loop_end(cg, &block);
     loop_end(cg, &group);
     if (wgrad->dot.biased) {
-        Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panel_total(wgrad)));
+        Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad_panels(wgrad)));
         sum_task(cg, wgrad, dy, columns, panel.index);
         loop_end(cg, &panel);
     }
     loop_end(cg, &run);
     loop_end(cg, &task);
-    kernel_end(cg, wgrad->slices, wgrad->rows * panel_total(wgrad) * wgrad->quads * wgrad->pixels);
-}
-
-/* --- by Winograd --- */
-
-/* The sum over the pixels of an image. */
-static WinogradSum sum_of(const Wgrad *wgrad) {
-    return (WinogradSum){wgrad->pixels, 0, wgrad->x->bound * wgrad->dy->bound, 0};
-}
-
-/* The form that can be had: both operands have their channels innermost. NULL: none. */
-static const WinogradForm *form_of(const Wgrad *wgrad) {
-    WinogradWindow window = {wgrad->kernel, wgrad->stride, wgrad->dilation};
-    bool serves = wgrad->out[0] == 1 && wgrad->groups == 1 && winograd_serves(&wgrad->dot, window, wgrad->channels, wgrad->columns) &&
-                  wgrad->type != T_REAL && contiguous(wgrad->xs, 1, wgrad->total, wgrad->padded.size[2]) &&
-                  contiguous(wgrad->ys, 1, wgrad->columns, wgrad->out[2]);
-    WinogradSum sum = sum_of(wgrad);
-    return serves ? winograd_choose(wgrad->out + 1, &sum) : NULL;
-}
-
-/* A chunk is as many slices as give all threads work, of as many images as fit a cache, but enough tiles to be worth an addition to the
- * sums. */
-static void plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
-    WinogradGradShape shape = {.form = form,
-                               .channels = wgrad->channels,
-                               .columns = wgrad->columns,
-                               .size = {wgrad->padded.size[1], wgrad->padded.size[2]},
-                               .low = {wgrad->padded.low[1], wgrad->padded.low[2]},
-                               .out = {wgrad->out[1], wgrad->out[2]},
-                               .x_row = wgrad->xs[3],
-                               .dy_row = wgrad->ys[3],
-                               .type = wgrad->type};
-    /* Places of a tile are words of 2 bytes a channel. */
-    int64_t tiles = winograd_grad_tiles(form, shape.out),
-            image = tiles * form->reach * form->reach * 2 * (wgrad->channels + wgrad->columns);
-    int64_t most = winograd_most_terms(form, wgrad->x->bound * wgrad->dy->bound) / wgrad->pixels,
-            images = (TILED_BYTES + image - 1) / image;
-    int64_t blocks = (wgrad->channels + 63) / 64 * ((wgrad->columns + 15) / 16);
-    int64_t enough = (TILES_ENOUGH + tiles - 1) / tiles;
-    images = images < enough ? enough : images;
-    images = images > wgrad->batch ? wgrad->batch : images;
-    wgrad->slices = (WANTED_TASKS + blocks - 1) / blocks;
-    wgrad->slices = wgrad->slices > images ? images : wgrad->slices;
-    wgrad->slice = images / wgrad->slices;
-    wgrad->slice = wgrad->slice > most ? most > 1 ? most : 1 : wgrad->slice;
-    wgrad->chunks = (wgrad->batch - 1) / (wgrad->slice * wgrad->slices) + 1;
-    wgrad->slice = (wgrad->batch - 1) / (wgrad->chunks * wgrad->slices) + 1;
-    WinogradSum sum = sum_of(wgrad);
-    shape.images = wgrad->slice;
-    shape.parts = (wgrad->pixels - 1) / winograd_part(form, shape.out, &sum) + 1;
-    wgrad->chunk = wgrad->slice * wgrad->slices;
-    wgrad->winograd = winograd_grad_new(cg, &shape);
-    wgrad->slice_step[0] = round_up(winograd_grad_x_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
-    wgrad->slice_step[1] = round_up(winograd_grad_dy_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
-}
-
-/* Work in a few tasks, each with scratch of its own, whatever the number of items. */
-typedef struct {
-    Loop task, item;
-    LLVMValueRef room;
-} Items;
-
-static int64_t items_tasks(int64_t items) {
-    return items < SLOTS ? items : SLOTS;
-}
-
-static Items items_begin(Codegen *cg, const Wgrad *wgrad, int64_t items) {
-    Items all = {.task = loop_begin(cg, cg->begin, cg->end)};
-    int64_t tasks = items_tasks(items);
-    LLVMValueRef from = udiv_by(cg, mul_by(cg, all.task.index, items), tasks);
-    LLVMValueRef to = udiv_by(cg, mul_by(cg, add_const(cg, all.task.index, 1), items), tasks);
-    all.room = byte_at(cg, arena_at(cg, wgrad->room), mul_by(cg, all.task.index, winograd_grad_room(wgrad->winograd)));
-    all.item = loop_begin(cg, from, to);
-    return all;
-}
-
-static void items_end(Codegen *cg, Items *all) {
-    loop_end(cg, &all->item);
-    loop_end(cg, &all->task);
-}
-
-static void allocate_tiled(Codegen *cg, Wgrad *wgrad) {
-    wgrad->x_at = scratch_alloc(cg, wgrad->slices * wgrad->slice_step[0]);
-    wgrad->dy_at = scratch_alloc(cg, wgrad->slices * wgrad->slice_step[1]);
-    wgrad->sums_at = scratch_alloc(cg, wgrad->slices * panel_total(wgrad) * sums_bytes(wgrad));
-    wgrad->columns_at = scratch_alloc(cg, panel_total(wgrad) * wgrad->dot.panel * 8);
-    wgrad->index_at = scratch_alloc(cg, 8);
-    wgrad->room = scratch_alloc(cg, SLOTS * winograd_grad_room(wgrad->winograd));
-}
-
-static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LLVMValueRef slice, int operand) {
-    return byte_at(cg, arena_at(cg, offset), mul_by(cg, slice, wgrad->slice_step[operand]));
-}
-
-static void stage_tiled(Codegen *cg, const Wgrad *wgrad) {
-    kernel_begin(cg, wgrad->node, "stage");
-    LLVMValueRef first = mul_by(cg, chunk_index(cg, wgrad), wgrad->chunk);
-    Items images = items_begin(cg, wgrad, wgrad->chunk);
-    LLVMValueRef index = images.item.index, slice = udiv_by(cg, index, wgrad->slice), within = urem_by(cg, index, wgrad->slice);
-    LLVMValueRef image = add(cg, first, index), dy = slice_at(cg, wgrad, wgrad->dy_at, slice, 1);
-    Branch exists = if_begin(cg, compare(cg, LLVMIntSLT, image, const64(cg, wgrad->batch)));
-    winograd_grad_lift_x(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->x->offset), mul_by(cg, image, wgrad->xs[0])),
-                         images.room, slice_at(cg, wgrad, wgrad->x_at, slice, 0));
-    winograd_grad_lift_dy(cg, wgrad->winograd, within, byte_at(cg, arena_at(cg, wgrad->dy->offset), mul_by(cg, image, wgrad->ys[0])),
-                          images.room, dy);
-    if_else(cg, &exists);
-    winograd_grad_skip_dy(cg, wgrad->winograd, within, dy);
-    if_end(cg, &exists);
-    items_end(cg, &images);
-    kernel_end(cg, items_tasks(wgrad->chunk), wgrad->chunk * wgrad->pixels * (wgrad->channels + wgrad->columns));
-}
-
-static void multiply_tiled(Codegen *cg, const Wgrad *wgrad) {
-    int64_t blocks = winograd_grad_blocks(wgrad->winograd), all = wgrad->slices * blocks;
-    kernel_begin(cg, wgrad->node, "main");
-    Items items = items_begin(cg, wgrad, all);
-    LLVMValueRef slice = udiv_by(cg, items.item.index, blocks), block = urem_by(cg, items.item.index, blocks);
-    LLVMValueRef sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, slice, panel_total(wgrad) * sums_bytes(wgrad)));
-    winograd_grad_multiply(cg, wgrad->winograd, block, slice_at(cg, wgrad, wgrad->x_at, slice, 0),
-                           slice_at(cg, wgrad, wgrad->dy_at, slice, 1), items.room, sums);
-    items_end(cg, &items);
-    kernel_end(cg, items_tasks(all), wgrad->rows * panel_total(wgrad) * wgrad->chunk * wgrad->pixels / 4);
+    kernel_end(cg, wgrad->slices, wgrad->rows * wgrad_panels(wgrad) * wgrad->quads * wgrad->pixels);
 }
 
 /* --- the result --- */
 
 static void finish(Codegen *cg, const Wgrad *wgrad) {
-    int64_t bytes = type_bytes(wgrad->type), panel_size = sums_bytes(wgrad);
+    int64_t bytes = type_bytes(wgrad->type), panel_size = wgrad_sums(wgrad);
     LLVMTypeRef type = element_type(cg, wgrad->type);
     kernel_begin(cg, wgrad->node, "finish");
     Loop task = loop_begin(cg, cg->begin, cg->end);
@@ -589,13 +470,13 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, wgrad->dot.panel), column.index), bytes));
     LLVMValueRef total = wgrad->dot.biased ? LLVMBuildNeg(cg->builder, off, "") : LLVMConstNull(type);
     for (int64_t i = 0; i < wgrad->slices; i++)
-        total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * panel_total(wgrad) * panel_size), (unsigned)bytes));
+        total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * wgrad_panels(wgrad) * panel_size), (unsigned)bytes));
     store_element(cg, wgrad->w, place, total);
     for (int i = 3; i >= 0; i--)
         loop_end(cg, &loops[i]);
     loop_end(cg, &column);
     loop_end(cg, &task);
-    kernel_end(cg, panel_total(wgrad), wgrad->slices * panel_total(wgrad) * wgrad->rows * wgrad->dot.panel / 4);
+    kernel_end(cg, wgrad_panels(wgrad), wgrad->slices * wgrad_panels(wgrad) * wgrad->rows * wgrad->dot.panel / 4);
 }
 
 /* The calls from `first` on are those of one chunk. */
@@ -612,20 +493,24 @@ static void next_chunk(Codegen *cg, const Wgrad *wgrad, int first) {
 void emit_conv_wgrad(Codegen *cg, const Node *node) {
     Wgrad wgrad = {.node = node, .x = node->in[0], .dy = node->in[1], .w = node->out[0]};
     describe(cg, &wgrad);
-    const WinogradForm *form = form_of(&wgrad);
+    const WinogradForm *form = wgrad_form(&wgrad);
     if (form != NULL) {
-        plan_tiled(cg, &wgrad, form);
-        allocate_tiled(cg, &wgrad);
+        wgrad_plan_tiled(cg, &wgrad, form);
+        wgrad_allocate_tiled(cg, &wgrad);
     } else {
         plan_chunks(&wgrad);
-        plan_product(cg, &wgrad);
+        if (dot_is_matrix(&wgrad.dot))
+            wgrad_matrix_product(cg, &wgrad, panel_step(&wgrad));
+        else
+            plan_product(cg, &wgrad);
+        plan_parts(&wgrad);
         allocate(cg, &wgrad);
     }
     clear(cg, &wgrad);
     int first = cg->calls.count;
     if (form != NULL) {
-        stage_tiled(cg, &wgrad);
-        multiply_tiled(cg, &wgrad);
+        wgrad_stage_tiled(cg, &wgrad);
+        wgrad_multiply_tiled(cg, &wgrad);
     } else if (wgrad.own) {
         multiply_own(cg, &wgrad);
     } else {
@@ -634,5 +519,8 @@ void emit_conv_wgrad(Codegen *cg, const Node *node) {
     }
     if (wgrad.chunks > 1 && !wgrad.own)
         next_chunk(cg, &wgrad, first);
-    finish(cg, &wgrad);
+    if (dot_is_matrix(&wgrad.dot))
+        wgrad_matrix_finish(cg, &wgrad);
+    else
+        finish(cg, &wgrad);
 }

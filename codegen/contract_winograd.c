@@ -43,9 +43,9 @@ Winograd *winograd_new(Codegen *cg, const WinogradShape *shape) {
     winograd->parts = shape->terms / shape->part;
     int64_t tiles = winograd->span * winograd->rows * winograd->tiles[1], groups = shape->part / winograd->dot.quad;
     int64_t tile = shape->terms * winograd->dot.bytes;
-    Product product = {.row = {{tiles, tile, winograd->width}},
+    Product product = {.row = {{.count = tiles, .a = tile, .c = winograd->width}},
                        .rows = 1,
-                       .k = {{groups, dot_group(&winograd->dot), 0}},
+                       .k = {{.count = groups, .a = dot_group(&winograd->dot)}},
                        .ks = 1,
                        .groups = groups,
                        .columns = shape->columns,

@@ -38,9 +38,9 @@ WinogradGrad *winograd_grad_new(Codegen *cg, const WinogradGradShape *shape) {
     grad->all = grad->pairs * shape->images;
     grad->part = grad->all / shape->parts;
     int64_t group = dot_group(&grad->dot);
-    Product product = {.row = {{grad->rows, group, CHANNELS}},
+    Product product = {.row = {{.count = grad->rows, .a = group, .c = CHANNELS}},
                        .rows = 1,
-                       .k = {{grad->part, grad->rows * group, 0}},
+                       .k = {{.count = grad->part, .a = grad->rows * group}},
                        .ks = 1,
                        .groups = grad->all,
                        .columns = shape->columns,
