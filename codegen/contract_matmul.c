@@ -113,10 +113,13 @@ static void plan_k(Gemm *gemm) {
     gemm->slice_count = (int)((gemm->k + gemm->slice - 1) / gemm->slice);
 }
 
-/* About the time of runs of so many rows: whole tiles are computed, and staged rows should stay near. */
+/* About the time of runs of so many rows: whole tiles are computed, tasks take as many runs as the longest, and staged rows should stay
+ * near, which those of few runs do not. */
 static int64_t run_cost(const Gemm *gemm, int64_t run, int64_t tile) {
     int64_t staged = run * gemm->slice * gemm->dot.bytes, runs = (gemm->m + run - 1) / run;
-    return runs * round_up(run, tile) * 16 + (staged > NEAR_ROWS ? gemm->m : 0) + (staged > 2 * NEAR_ROWS ? 4 * gemm->m : 0);
+    int64_t rows = gemm->batches == 1 && runs > SLOTS ? round_up(runs, SLOTS) * round_up(run, tile) : runs * round_up(run, tile);
+    bool few = gemm->batches == 1 && runs < SLOTS / 2;
+    return rows * 16 + (staged > NEAR_ROWS || few ? gemm->m : 0) + (staged > 2 * NEAR_ROWS ? 4 * gemm->m : 0);
 }
 
 /* Where slices add to the sums no row may be computed twice: runs are of equal length. */
@@ -124,8 +127,7 @@ static void plan_runs(Gemm *gemm) {
     int64_t tile = product_tile(&gemm->dot, gemm->n), best = run_cost(gemm, gemm->m, tile);
     bool sliced = gemm->slice_count > 1;
     gemm->run = gemm->m;
-    for (int64_t run = SHORTEST_RUN * tile; run < gemm->m && run * gemm->slice * gemm->dot.bytes <= 2 * NEAR_ROWS;
-         run += sliced ? 1 : tile) {
+    for (int64_t run = SHORTEST_RUN * tile; run < gemm->m && run * gemm->slice * gemm->dot.bytes <= 2 * NEAR_ROWS; run++) {
         int64_t cost = run_cost(gemm, run, tile);
         if (cost <= best && (!sliced || gemm->m % run == 0)) {
             best = cost;
@@ -167,27 +169,43 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
     }
 }
 
-/* Few runs are shared by tasks that each take a part of the columns, unless all of them would have to stage all slices. */
+/* Few runs are staged before, and shared by tasks that each take a part of the columns, unless there are slices. */
 static void plan_tasks(Gemm *gemm) {
     int64_t steps = gemm->batches == 1 ? run_count(gemm) : gemm->batches, blocks = product_blocks(&gemm->slices[0].code);
-    gemm->parts = gemm->batches == 1 && gemm->slice_count == 1 ? (SLOTS + steps - 1) / steps : 1;
+    bool few = gemm->batches == 1 && gemm->slice_count == 1 && steps < SLOTS / 2;
+    gemm->parts = few ? (SLOTS + steps - 1) / steps : 1;
     gemm->parts = gemm->parts < blocks ? gemm->parts : blocks;
     gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < SLOTS ? steps : SLOTS;
 }
 
 /* --- staging --- */
 
-/* The rows from `source` on: the elements of a slice. */
-static void stage_rows(Codegen *cg, const Gemm *gemm, const Slice *slice, LLVMValueRef source, LLVMValueRef staged) {
+enum { SIDE = 16 };
+
+/* Units that the staging of a slice of a run can be divided into: squares of rows, groups or rows. */
+static int64_t stage_units(const Gemm *gemm, const Slice *slice) {
+    if (gemm->columnwise)
+        return dot_is_matrix(&gemm->dot) ? (gemm->run + SIDE - 1) / SIDE : slice->columns.groups;
+    return gemm->run;
+}
+
+/* The rows from `source` on: units [begin, end) of the elements of a slice. */
+static void stage_rows(Codegen *cg, const Gemm *gemm, const Slice *slice, LLVMValueRef source, LLVMValueRef staged, LLVMValueRef begin,
+                       LLVMValueRef end) {
     const Dot *dot = &gemm->dot;
     int64_t k = slice->columns.k;
     source = byte_at_const(cg, source, slice->from * gemm->ak);
     if (gemm->columnwise && dot_is_matrix(dot)) {
-        stage_transposed(cg, source, staged, gemm->run, k, gemm->ak, gemm->pitch);
+        int64_t side = gemm->run < SIDE ? gemm->run : SIDE;
+        Loop square = loop_begin(cg, begin, end);
+        LLVMValueRef row = smin(cg, mul_by(cg, square.index, SIDE), const64(cg, gemm->run - side));
+        stage_transposed(cg, byte_at(cg, source, mul_by(cg, row, gemm->am)), byte_at(cg, staged, mul_by(cg, row, gemm->pitch)), side, k,
+                         gemm->ak, gemm->pitch);
+        loop_end(cg, &square);
         return;
     }
     if (gemm->columnwise) {
-        Loop group = loop_begin(cg, const64(cg, 0), const64(cg, slice->columns.groups));
+        Loop group = loop_begin(cg, begin, end);
         LLVMValueRef sources[4];
         for (int i = 0; i < dot->quad; i++) {
             LLVMValueRef at = smin(cg, add_const(cg, mul_by(cg, group.index, dot->quad), i), const64(cg, k - 1));
@@ -198,7 +216,7 @@ static void stage_rows(Codegen *cg, const Gemm *gemm, const Slice *slice, LLVMVa
         loop_end(cg, &group);
         return;
     }
-    Loop row = loop_begin(cg, const64(cg, 0), const64(cg, gemm->run));
+    Loop row = loop_begin(cg, begin, end);
     LLVMValueRef from = byte_at(cg, source, mul_by(cg, row.index, gemm->am)), to = byte_at(cg, staged, mul_by(cg, row.index, gemm->pitch));
     if (gemm->ak == dot_source(dot) || gemm->k == 1) {
         stage_run(cg, dot, from, to, k);
@@ -252,7 +270,22 @@ static LLVMValueRef run_start(Codegen *cg, const Gemm *gemm, LLVMValueRef run) {
 }
 
 static void stage(Codegen *cg, const Gemm *gemm, const Slice *slice, const Batch *batch, LLVMValueRef run) {
-    stage_rows(cg, gemm, slice, byte_at(cg, batch->a, mul_by(cg, run_start(cg, gemm, run), gemm->am)), batch->rows);
+    LLVMValueRef source = byte_at(cg, batch->a, mul_by(cg, run_start(cg, gemm, run), gemm->am));
+    stage_rows(cg, gemm, slice, source, batch->rows, const64(cg, 0), const64(cg, stage_units(gemm, slice)));
+}
+
+/* All runs, for the tasks that share them. */
+static void stage_all(Codegen *cg, const Gemm *gemm) {
+    const Slice *slice = gemm->slices;
+    int64_t units = stage_units(gemm, slice), all = run_count(gemm) * units;
+    kernel_begin(cg, gemm->node, "stage");
+    Loop unit = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef run = udiv_by(cg, unit.index, units), within = urem_by(cg, unit.index, units);
+    LLVMValueRef source = byte_at(cg, arena_at(cg, gemm->node->in[0]->offset), mul_by(cg, run_start(cg, gemm, run), gemm->am));
+    LLVMValueRef rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, run, gemm->a_bytes));
+    stage_rows(cg, gemm, slice, source, rows, within, add_const(cg, within, 1));
+    loop_end(cg, &unit);
+    kernel_end(cg, all, gemm->m * gemm->k / 8);
 }
 
 /* Staged rows by part `part` of the columns. */
@@ -275,14 +308,9 @@ static void emit_runs(Codegen *cg, const Gemm *gemm, const Batch *batch, LLVMVal
     }
 }
 
-/* Rows are staged once for all parts of a run that one call of the kernel does, one after another. */
 static void emit_part(Codegen *cg, const Gemm *gemm, Batch batch, LLVMValueRef task) {
     LLVMValueRef run = udiv_by(cg, task, gemm->parts), part = urem_by(cg, task, gemm->parts);
-    batch.rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, cg->begin, gemm->a_bytes));
-    LLVMValueRef first = compare(cg, LLVMIntEQ, task, cg->begin), next = compare(cg, LLVMIntEQ, part, const64(cg, 0));
-    Branch branch = if_begin(cg, LLVMBuildOr(cg->builder, first, next, ""));
-    stage(cg, gemm, gemm->slices, &batch, run);
-    if_end(cg, &branch);
+    batch.rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, run, gemm->a_bytes));
     multiply(cg, gemm, gemm->slices, &batch, run, part);
 }
 
@@ -339,11 +367,13 @@ void emit_matmul(Codegen *cg, const Node *node) {
     plan_slices(cg, &gemm);
     plan_tasks(&gemm);
     int64_t copies = gemm.batches == 1 ? 1 : gemm.tasks;
-    gemm.rows = scratch_alloc(cg, gemm.a_bytes * gemm.tasks);
+    gemm.rows = scratch_alloc(cg, gemm.a_bytes * (gemm.parts > 1 ? run_count(&gemm) : gemm.tasks));
     gemm.columns = scratch_alloc(cg, columns_bytes(&gemm) * copies);
     gemm.init = scratch_alloc(cg, starts_bytes(&gemm) * copies);
     if (gemm.batches == 1)
         pack(cg, &gemm);
+    if (gemm.parts > 1)
+        stage_all(cg, &gemm);
     kernel_begin(cg, node, "main");
     Loop task = loop_begin(cg, cg->begin, cg->end);
     emit_task(cg, &gemm, task.index);

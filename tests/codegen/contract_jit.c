@@ -124,11 +124,37 @@ static LLVMValueRef opaque(Codegen *cg, LLVMValueRef x) {
     return LLVMBuildCall2(cg->builder, type, code, &x, 1, "");
 }
 
+/* The same of matrix registers: four of sums, two of rows and two of columns, all full. */
+static double emit_matrix_dots(Codegen *cg) {
+    enum { SUMS = 4, REGISTERS = 8, ROWS = 16, PRODUCTS = 16 * 16 * 64 };
+    uint8_t shape[64] = {1};
+    for (int i = 0; i < REGISTERS; i++) {
+        shape[16 + 2 * i] = 64;
+        shape[48 + i] = ROWS;
+    }
+    LLVMValueRef number[REGISTERS], table = const_bytes(cg, shape, sizeof shape);
+    for (int i = 0; i < REGISTERS; i++)
+        number[i] = LLVMConstInt(cg->i8, (unsigned)i, false);
+    intrinsic(cg, "llvm.x86.ldtilecfg", NULL, 0, &table, 1);
+    for (int i = 0; i < REGISTERS; i++)
+        intrinsic(cg, "llvm.x86.tilezero", NULL, 0, &number[i], 1);
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, JIT_DOTS));
+    for (int i = 0; i < SUMS; i++)
+        intrinsic(cg, "llvm.x86.tdpbssd", NULL, 0, (LLVMValueRef[]){number[i], number[SUMS + i / 2], number[SUMS + 2 + i % 2]}, 3);
+    loop_end(cg, &loop);
+    intrinsic(cg, "llvm.x86.tilerelease", NULL, 0, NULL, 0);
+    LLVMBuildRetVoid(cg->builder);
+    cg->matrix_registers = true;
+    return (double)JIT_DOTS * SUMS * PRODUCTS;
+}
+
 /* Dots of operands that stay in registers, as many sums at a time as the kernels keep. Returns the number of products. */
 static double emit_dots(Codegen *cg, const Node *node) {
     Dot dot = dot_for(cg, 64, node->in[0], node->in[1]);
     LLVMValueRef entry = LLVMAddFunction(cg->module, "entry", LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr}, 2, false));
     function_start(cg, entry);
+    if (dot_is_matrix(&dot))
+        return emit_matrix_dots(cg);
     LLVMTypeRef type = dot_accumulator(cg, &dot);
     LLVMValueRef b = load_bytes(cg, type, LLVMGetParam(entry, 0), 4), sums[32], total = LLVMConstNull(type);
     for (int i = 0; i < dot.accumulators; i++)
