@@ -130,6 +130,7 @@ typedef struct {
     Dot dot;
     int64_t blocks; /* main blocks, and one last block if last is not NULL */
     LLVMValueRef main, last;
+    const uint8_t *main_shape, *last_shape;        /* of matrix registers; NULL: none */
     int64_t main_tiles, last_tiles;                /* tiles of the axis that a range splits */
     int64_t block_a, block_b, block_init, block_c; /* bytes from one main block to the next */
 } ProductCode;
@@ -142,7 +143,10 @@ int64_t product_blocks(const ProductCode *code);
 int64_t product_parts(const ProductCode *code);
 /* Rows of a full tile of so many columns. */
 int64_t product_tile(const Dot *dot, int64_t columns);
-/* Computes block `block` (i64), part `part` of `parts` of its rows. init may be NULL. */
+/* Computes all rows of blocks [from, to) (i64). init may be NULL. */
+void product_run(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c, LLVMValueRef from,
+                 LLVMValueRef to);
+/* Computes block `block` (i64), part `part` of `parts` of its rows. */
 void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c,
                   LLVMValueRef block, LLVMValueRef part, int64_t parts);
 
@@ -188,11 +192,9 @@ typedef struct {
 /* Fills what is around the places of staged rows with the staged zero. */
 void stage_border(Codegen *cg, const Dot *dot, const Padded *image, LLVMValueRef to);
 
-/* --- convolutions whose sums are read while they are near --- */
+/* --- contractions whose sums are read while they are near --- */
 
-typedef struct Conv Conv;
-
-/* What a kernel does with the sums of images or bands of them, which lie in scratch: cg->near is the node's value. */
+/* What a kernel does with the sums, a part at a time, which lie in scratch: cg->near is the node's value. */
 typedef struct {
     const char *suffix; /* of the kernel's name */
     void *context;
@@ -204,11 +206,16 @@ typedef struct {
     void (*end)(Codegen *cg, void *context);
 } SumReader;
 
-/* Plans a conv or conv_dgrad whose value is not stored and emits the kernel that packs its weights. */
-Conv *conv_open(Codegen *cg, const Node *node);
-/* Parts that the reader is given one after another, or several at once: equal runs of the value in memory. */
-int64_t conv_parts(const Conv *conv);
-/* The kernel that computes it and calls the reader; may be emitted more than once. */
-void conv_read(Codegen *cg, const Conv *conv, const SumReader *reader);
+/* A contraction whose value is not stored. */
+typedef struct {
+    const void *plan; /* NULL: none */
+    int64_t parts;    /* that the reader is given one after another, or several at once: equal runs of the value in memory */
+    /* Emits the kernel that computes it and calls the reader; may be called more than once. */
+    void (*read)(Codegen *cg, const void *plan, const SumReader *reader);
+} Sums;
+
+/* Plans a contraction with `out` outermost in memory and emits the kernel that packs its weights. */
+Sums sums_of_conv(Codegen *cg, const Node *node);
+Sums sums_of_matmul(Codegen *cg, const Node *node);
 
 #endif

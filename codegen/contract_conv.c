@@ -101,10 +101,8 @@ static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMVal
     LLVMValueRef c = byte_at(cg, result, mul_by(cg, group.index, conv->columns * conv->ys[1] * bytes));
     for (int i = 0; i < conv->count; i++) {
         const Piece *piece = &conv->pieces[i];
-        Loop block = loop_begin(cg, const64(cg, 0), const64(cg, product_blocks(&piece->code)));
-        product_call(cg, &piece->code, byte_at_const(cg, a, piece->a), byte_at_const(cg, b, piece->b),
-                     byte_at_const(cg, start, piece->init), byte_at_const(cg, c, piece->c), block.index, const64(cg, 0), 1);
-        loop_end(cg, &block);
+        product_run(cg, &piece->code, byte_at_const(cg, a, piece->a), byte_at_const(cg, b, piece->b), byte_at_const(cg, start, piece->init),
+                    byte_at_const(cg, c, piece->c), const64(cg, 0), const64(cg, product_blocks(&piece->code)));
     }
     loop_end(cg, &group);
 }
@@ -194,23 +192,20 @@ static int64_t product_work(const Conv *conv) {
     return shape_elements(conv->result->shape) * conv->terms * conv->kernel[0] * conv->kernel[1] * conv->kernel[2] / 32;
 }
 
-Conv *conv_open(Codegen *cg, const Node *node) {
-    Conv *conv = open_windows(cg, node, true);
-    conv->near = scratch_alloc(cg, near_bytes(conv) * conv->tasks);
-    return conv;
-}
-
-int64_t conv_parts(const Conv *conv) {
-    return conv->batch * conv->bands;
-}
-
-void conv_read(Codegen *cg, const Conv *conv, const SumReader *reader) {
+static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
+    const Conv *conv = plan;
     kernel_begin(cg, conv->node, reader->suffix);
     cg->near = conv->result;
     cg->near_region = (Region){conv->near, near_bytes(conv) * conv->tasks};
     multiply_images(cg, conv, reader);
     cg->near = NULL;
     kernel_end(cg, conv->tasks, product_work(conv));
+}
+
+Sums sums_of_conv(Codegen *cg, const Node *node) {
+    Conv *conv = open_windows(cg, node, true);
+    conv->near = scratch_alloc(cg, near_bytes(conv) * conv->tasks);
+    return (Sums){conv, conv->batch * conv->bands, read_sums};
 }
 
 static void emit_windows(Codegen *cg, const Node *node) {

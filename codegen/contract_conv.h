@@ -11,7 +11,7 @@ typedef struct {
     int64_t a, w, b, init, c; /* bytes from the staged image, the weights, the panels, the starts, the result */
 } Piece;
 
-struct Conv {
+typedef struct {
     const Node *node;
     Dot dot;
     const Value *source, *weight, *result;
@@ -34,7 +34,7 @@ struct Conv {
     Winograd *winograd;       /* from so many bytes behind the start of the staged image */
     int64_t reach;
     int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
-};
+} Conv;
 
 /* Plans the node with its direction: padded image, images together, bands where its sums stay near, products or Winograd, bytes of packed
  * weights. No scratch is taken. */

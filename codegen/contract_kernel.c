@@ -450,7 +450,8 @@ static void add_attribute(Codegen *cg, LLVMValueRef function, unsigned index, co
 }
 
 /* void block(a, b, init, c, begin, end): the block of `panels` panels at b, row tiles [begin, end) of the split axis. */
-static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *product, int panels, int64_t stored, int64_t *tiles) {
+static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *product, int panels, int64_t stored, int64_t *tiles,
+                                   const uint8_t **shape) {
     LLVMValueRef function = cg->function;
     LLVMBasicBlockRef head = cg->head, block = LLVMGetInsertBlock(cg->builder);
     Micro micro = {.dot = dot, .product = product, .panels = panels, .vectors = dot->panel / dot->lanes, .stored = stored};
@@ -468,10 +469,8 @@ static LLVMValueRef block_function(Codegen *cg, const Dot *dot, const Product *p
     function_start(cg, micro.function);
     LLVMValueRef skip[2] = {NULL, NULL};
     if (dot_is_matrix(dot))
-        matrix_configure(cg, &micro);
+        *shape = matrix_shape(cg, &micro);
     emit_rows(cg, &micro, 0, LLVMGetParam(micro.function, 0), LLVMGetParam(micro.function, 3), skip);
-    if (dot_is_matrix(dot))
-        matrix_release(cg);
     LLVMBuildRetVoid(cg->builder);
     *tiles = axis_tiles(&micro, micro.split);
     cg->function = function;
@@ -540,9 +539,10 @@ ProductCode product_new(Codegen *cg, const Dot *dot, const Product *source) {
     int last = even ? 0 : rest == 0 ? wide : panels == 1 || dot_is_matrix(dot) ? rest : wide + rest;
     code.blocks = (panels - last) / wide;
     if (code.blocks > 0)
-        code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles);
+        code.main = block_function(cg, dot, &product, wide, (int64_t)wide * dot->panel, &code.main_tiles, &code.main_shape);
     if (last > 0)
-        code.last = block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles);
+        code.last =
+            block_function(cg, dot, &product, last, product.columns - code.blocks * wide * dot->panel, &code.last_tiles, &code.last_shape);
     code.block_a = dot_is_lanes(dot) ? (int64_t)wide * dot->panel * dot_group(dot) : 0;
     code.block_b = wide * product.b_panel;
     code.block_init = (int64_t)wide * dot->panel * 4;
@@ -558,25 +558,68 @@ int64_t product_parts(const ProductCode *code) {
     return code->main == NULL ? code->last_tiles : code->main_tiles;
 }
 
-static void call_block(Codegen *cg, LLVMValueRef function, LLVMValueRef args[6], int64_t tiles, LLVMValueRef part, int64_t parts) {
-    args[4] = udiv_by(cg, mul_by(cg, part, tiles), parts);
-    args[5] = udiv_by(cg, mul_by(cg, add_const(cg, part, 1), tiles), parts);
+/* Operands of a block. */
+typedef struct {
+    LLVMValueRef a, b, init, c;
+} Operands;
+
+/* Calls the function of the main or the last block. */
+static void call_block(Codegen *cg, const ProductCode *code, bool last, const Operands *first, LLVMValueRef block, LLVMValueRef part,
+                       int64_t parts) {
+    int64_t tiles = last ? code->last_tiles : code->main_tiles;
+    LLVMValueRef function = last ? code->last : code->main;
+    LLVMValueRef args[6] = {byte_at(cg, first->a, mul_by(cg, block, code->block_a)),
+                            byte_at(cg, first->b, mul_by(cg, block, code->block_b)),
+                            first->init == NULL ? first->b : byte_at(cg, first->init, mul_by(cg, block, code->block_init)),
+                            byte_at(cg, first->c, mul_by(cg, block, code->block_c)),
+                            udiv_by(cg, mul_by(cg, part, tiles), parts),
+                            udiv_by(cg, mul_by(cg, add_const(cg, part, 1), tiles), parts)};
     LLVMBuildCall2(cg->builder, LLVMGlobalGetValueType(function), function, args, 6, "");
+}
+
+static void configure(Codegen *cg, const uint8_t *shape) {
+    if (shape != NULL)
+        matrix_configure(cg, shape);
+}
+
+static void release(Codegen *cg, const ProductCode *code) {
+    if (dot_is_matrix(&code->dot))
+        matrix_release(cg);
+}
+
+void product_run(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c, LLVMValueRef from,
+                 LLVMValueRef to) {
+    Operands first = {a, b, init, c};
+    LLVMValueRef blocks = const64(cg, code->blocks), zero = const64(cg, 0);
+    if (code->main != NULL) {
+        configure(cg, code->main_shape);
+        Loop block = loop_begin(cg, from, code->last != NULL ? smin(cg, to, blocks) : to);
+        call_block(cg, code, false, &first, block.index, zero, 1);
+        loop_end(cg, &block);
+    }
+    if (code->last != NULL) {
+        Branch wanted = if_begin(cg, compare(cg, LLVMIntSGT, to, blocks));
+        configure(cg, code->last_shape);
+        call_block(cg, code, true, &first, blocks, zero, 1);
+        if_end(cg, &wanted);
+    }
+    release(cg, code);
 }
 
 void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValueRef b, LLVMValueRef init, LLVMValueRef c,
                   LLVMValueRef block, LLVMValueRef part, int64_t parts) {
-    LLVMValueRef args[6] = {byte_at(cg, a, mul_by(cg, block, code->block_a)), byte_at(cg, b, mul_by(cg, block, code->block_b)),
-                            init == NULL ? b : byte_at(cg, init, mul_by(cg, block, code->block_init)),
-                            byte_at(cg, c, mul_by(cg, block, code->block_c))};
+    Operands first = {a, b, init, c};
     if (code->main == NULL || code->last == NULL) {
-        bool main = code->main != NULL;
-        call_block(cg, main ? code->main : code->last, args, main ? code->main_tiles : code->last_tiles, part, parts);
-        return;
+        configure(cg, code->main != NULL ? code->main_shape : code->last_shape);
+        call_block(cg, code, code->main == NULL, &first, block, part, parts);
+    } else {
+        Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, block, const64(cg, code->blocks)));
+        configure(cg, code->main_shape);
+        call_block(cg, code, false, &first, block, part, parts);
+        if_else(cg, &branch);
+        configure(cg, code->last_shape);
+        call_block(cg, code, true, &first, block, part, parts);
+        if_end(cg, &branch);
     }
-    Branch branch = if_begin(cg, compare(cg, LLVMIntSLT, block, const64(cg, code->blocks)));
-    call_block(cg, code->main, args, code->main_tiles, part, parts);
-    if_else(cg, &branch);
-    call_block(cg, code->last, args, code->last_tiles, part, parts);
-    if_end(cg, &branch);
+    release(cg, code);
 }

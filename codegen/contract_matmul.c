@@ -9,6 +9,8 @@
 enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 32 * 1024, NEAR_MATRICES = 256 * 1024 };
 /* Tiles of the shortest run; slices that a long K is cut into. */
 enum { SHORTEST_RUN = 4, MOST_SLICES = 8 };
+/* Sums of a run that are read while they are near, and what a run costs besides its rows, as rows cost 16. */
+enum { NEAR_SUMS = 128 * 1024, PART_COST = 64 };
 
 /* A part of K whose sums fit in an i32 and whose columns stay near. */
 typedef struct {
@@ -35,7 +37,8 @@ typedef struct {
     int64_t a_bytes, b_bytes, init_bytes;
     Slice *slices;
     int slice_count;
-    int64_t rows, columns, init; /* scratch: staged rows, panels, starts */
+    bool near;                         /* sums are not stored, but read run by run */
+    int64_t rows, columns, init, sums; /* scratch: staged rows, panels, starts, sums that are not stored */
 } Gemm;
 
 static int64_t lead_stride(const Value *value, const int64_t *stride, int rank, int axis) {
@@ -136,6 +139,25 @@ static void plan_runs(Gemm *gemm) {
     }
 }
 
+/* Runs whose sums stay near, as many in each index of a dimension of the result: so that they are equal parts of it. */
+static void plan_near_runs(Gemm *gemm) {
+    const Shape *shape = &gemm->node->out[0]->shape;
+    int64_t tile = product_tile(&gemm->dot, gemm->n), row = gemm->n * type_bytes(gemm->node->out[0]->type), best = INT64_MAX, before = 1;
+    int64_t rows = gemm->m * gemm->batches;
+    for (int i = 0; i < shape->rank - 1; before *= shape->dim[i++])
+        for (int64_t each = 1; each <= shape->dim[i]; each++) {
+            int64_t parts = before * each, run = rows / parts;
+            if (shape->dim[i] % each != 0 || parts % gemm->batches != 0)
+                continue;
+            int64_t cost = (parts < SLOTS ? parts : round_up(parts, SLOTS)) * (round_up(run, tile) * 16 + PART_COST);
+            cost += (run * row > NEAR_SUMS ? 8 * rows : 0) + (parts < SLOTS / 2 ? 4 * rows : 0);
+            if (cost < best) {
+                best = cost;
+                gemm->run = run;
+            }
+        }
+}
+
 static void plan_slices(Codegen *cg, Gemm *gemm) {
     const Dot *dot = &gemm->dot;
     gemm->columnwise = gemm->ak != dot_source(dot) && gemm->k > 1 && gemm->am == dot_source(dot);
@@ -172,7 +194,9 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
 /* Few runs are staged before, and shared by tasks that each take a part of the columns, unless there are slices. */
 static void plan_tasks(Gemm *gemm) {
     int64_t steps = gemm->batches == 1 ? run_count(gemm) : gemm->batches, blocks = product_blocks(&gemm->slices[0].code);
-    bool few = gemm->batches == 1 && gemm->slice_count == 1 && steps < SLOTS / 2;
+    if (gemm->near)
+        steps = gemm->batches * run_count(gemm);
+    bool few = gemm->batches == 1 && gemm->slice_count == 1 && steps < SLOTS / 2 && !gemm->near;
     gemm->parts = few ? (SLOTS + steps - 1) / steps : 1;
     gemm->parts = gemm->parts < blocks ? gemm->parts : blocks;
     gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < SLOTS ? steps : SLOTS;
@@ -250,6 +274,15 @@ static int64_t starts_bytes(const Gemm *gemm) {
     return round_up(gemm->init_bytes, INTC_ARENA_ALIGN);
 }
 
+/* Of the sums of a run, and of those that a task has in scratch. */
+static int64_t part_bytes(const Gemm *gemm) {
+    return gemm->run * gemm->n * type_bytes(gemm->node->out[0]->type);
+}
+
+static int64_t near_bytes(const Gemm *gemm) {
+    return round_up(part_bytes(gemm), INTC_ARENA_ALIGN);
+}
+
 static void pack(Codegen *cg, const Gemm *gemm) {
     kernel_begin(cg, gemm->node, "pack");
     Loop panel = loop_begin(cg, cg->begin, cg->end);
@@ -288,22 +321,25 @@ static void stage_all(Codegen *cg, const Gemm *gemm) {
     kernel_end(cg, all, gemm->m * gemm->k / 8);
 }
 
+/* Where the sums of a run go. */
+static LLVMValueRef sums_at(Codegen *cg, const Gemm *gemm, const Batch *batch, LLVMValueRef run) {
+    return byte_at(cg, batch->c, mul_by(cg, run_start(cg, gemm, run), gemm->cm * type_bytes(gemm->node->out[0]->type)));
+}
+
 /* Staged rows by part `part` of the columns. */
-static void multiply(Codegen *cg, const Gemm *gemm, const Slice *slice, const Batch *batch, LLVMValueRef run, LLVMValueRef part) {
-    int64_t row = gemm->cm * type_bytes(gemm->node->out[0]->type), blocks = product_blocks(&slice->code);
-    LLVMValueRef sums = byte_at(cg, batch->c, mul_by(cg, run_start(cg, gemm, run), row));
-    Loop block = loop_begin(cg, udiv_by(cg, mul_by(cg, part, blocks), gemm->parts),
-                            udiv_by(cg, mul_by(cg, add_const(cg, part, 1), blocks), gemm->parts));
-    product_call(cg, &slice->code, batch->rows, byte_at_const(cg, batch->columns, slice->b), byte_at_const(cg, batch->init, slice->init),
-                 sums, block.index, const64(cg, 0), 1);
-    loop_end(cg, &block);
+static void multiply(Codegen *cg, const Gemm *gemm, const Slice *slice, const Batch *batch, LLVMValueRef sums, LLVMValueRef part) {
+    int64_t blocks = product_blocks(&slice->code);
+    LLVMValueRef from = udiv_by(cg, mul_by(cg, part, blocks), gemm->parts);
+    LLVMValueRef to = udiv_by(cg, mul_by(cg, add_const(cg, part, 1), blocks), gemm->parts);
+    product_run(cg, &slice->code, batch->rows, byte_at_const(cg, batch->columns, slice->b), byte_at_const(cg, batch->init, slice->init),
+                sums, from, to);
 }
 
 static void emit_runs(Codegen *cg, const Gemm *gemm, const Batch *batch, LLVMValueRef from, LLVMValueRef to) {
     for (int i = 0; i < gemm->slice_count; i++) {
         Loop run = loop_begin(cg, from, to);
         stage(cg, gemm, &gemm->slices[i], batch, run.index);
-        multiply(cg, gemm, &gemm->slices[i], batch, run.index, const64(cg, 0));
+        multiply(cg, gemm, &gemm->slices[i], batch, sums_at(cg, gemm, batch, run.index), const64(cg, 0));
         loop_end(cg, &run);
     }
 }
@@ -311,23 +347,33 @@ static void emit_runs(Codegen *cg, const Gemm *gemm, const Batch *batch, LLVMVal
 static void emit_part(Codegen *cg, const Gemm *gemm, Batch batch, LLVMValueRef task) {
     LLVMValueRef run = udiv_by(cg, task, gemm->parts), part = urem_by(cg, task, gemm->parts);
     batch.rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, run, gemm->a_bytes));
-    multiply(cg, gemm, gemm->slices, &batch, run, part);
+    multiply(cg, gemm, gemm->slices, &batch, sums_at(cg, gemm, &batch, run), part);
 }
 
-/* Each task packs the columns of its own batches. */
-static void emit_batch(Codegen *cg, const Gemm *gemm, Batch batch, LLVMValueRef index) {
+/* The operands of a batch; returns its column operand. */
+static LLVMValueRef open_batch(Codegen *cg, const Gemm *gemm, Batch *batch, LLVMValueRef index) {
     LLVMValueRef rest = index, b = arena_at(cg, gemm->node->in[1]->offset);
     int64_t bytes = type_bytes(gemm->node->out[0]->type);
     for (int i = gemm->leads - 1; i >= 0; i--) {
         LLVMValueRef at = urem_by(cg, rest, gemm->lead[i]);
         rest = udiv_by(cg, rest, gemm->lead[i]);
-        batch.a = byte_at(cg, batch.a, mul_by(cg, at, gemm->a_lead[i]));
+        batch->a = byte_at(cg, batch->a, mul_by(cg, at, gemm->a_lead[i]));
         b = byte_at(cg, b, mul_by(cg, at, gemm->b_lead[i]));
-        batch.c = byte_at(cg, batch.c, mul_by(cg, at, gemm->c_lead[i] * bytes));
+        batch->c = byte_at(cg, batch->c, mul_by(cg, at, gemm->c_lead[i] * bytes));
     }
+    return b;
+}
+
+static void pack_batch(Codegen *cg, const Gemm *gemm, const Batch *batch, LLVMValueRef b) {
     Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panel_count(&gemm->dot, gemm->n)));
-    pack_one(cg, gemm, b, batch.columns, batch.init, panel.index);
+    pack_one(cg, gemm, b, batch->columns, batch->init, panel.index);
     loop_end(cg, &panel);
+}
+
+/* Each task packs the columns of its own batches. */
+static void emit_batch(Codegen *cg, const Gemm *gemm, Batch batch, LLVMValueRef index) {
+    LLVMValueRef b = open_batch(cg, gemm, &batch, index);
+    pack_batch(cg, gemm, &batch, b);
     emit_runs(cg, gemm, &batch, const64(cg, 0), const64(cg, run_count(gemm)));
 }
 
@@ -336,47 +382,116 @@ static LLVMValueRef share_of(Codegen *cg, const Gemm *gemm, LLVMValueRef task, i
     return udiv_by(cg, mul_by(cg, task, steps), gemm->tasks);
 }
 
-static void emit_task(Codegen *cg, const Gemm *gemm, LLVMValueRef task) {
-    LLVMValueRef after = add_const(cg, task, 1);
+/* The first batch, with the scratch of a task. */
+static Batch batch_of(Codegen *cg, const Gemm *gemm, LLVMValueRef task) {
     Batch batch = {.a = arena_at(cg, gemm->node->in[0]->offset),
-                   .c = arena_at(cg, gemm->node->out[0]->offset),
+                   .c = gemm->near ? NULL : arena_at(cg, gemm->node->out[0]->offset),
                    .rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, task, gemm->a_bytes)),
                    .columns = arena_at(cg, gemm->columns),
                    .init = arena_at(cg, gemm->init)};
+    if (gemm->batches > 1) {
+        batch.columns = byte_at(cg, batch.columns, mul_by(cg, task, columns_bytes(gemm)));
+        batch.init = byte_at(cg, batch.init, mul_by(cg, task, starts_bytes(gemm)));
+    }
+    return batch;
+}
+
+static void emit_task(Codegen *cg, const Gemm *gemm, LLVMValueRef task) {
+    LLVMValueRef after = add_const(cg, task, 1);
+    Batch batch = batch_of(cg, gemm, task);
     if (gemm->parts > 1) {
         emit_part(cg, gemm, batch, task);
     } else if (gemm->batches == 1) {
         int64_t runs = run_count(gemm);
         emit_runs(cg, gemm, &batch, share_of(cg, gemm, task, runs), share_of(cg, gemm, after, runs));
     } else {
-        batch.columns = byte_at(cg, batch.columns, mul_by(cg, task, columns_bytes(gemm)));
-        batch.init = byte_at(cg, batch.init, mul_by(cg, task, starts_bytes(gemm)));
         Loop index = loop_begin(cg, share_of(cg, gemm, task, gemm->batches), share_of(cg, gemm, after, gemm->batches));
         emit_batch(cg, gemm, batch, index.index);
         loop_end(cg, &index);
     }
 }
 
-void emit_matmul(Codegen *cg, const Node *node) {
+/* Plans a node, takes its scratch and emits the kernels that pack and stage for all tasks. */
+static Gemm *open(Codegen *cg, const Node *node, bool near) {
     const Value *c = node->out[0];
-    Gemm gemm = {.node = node, .dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0], node->in[1])};
-    describe(&gemm);
-    merge_leads(&gemm);
-    plan_k(&gemm);
-    plan_runs(&gemm);
-    plan_slices(cg, &gemm);
-    plan_tasks(&gemm);
-    int64_t copies = gemm.batches == 1 ? 1 : gemm.tasks;
-    gemm.rows = scratch_alloc(cg, gemm.a_bytes * (gemm.parts > 1 ? run_count(&gemm) : gemm.tasks));
-    gemm.columns = scratch_alloc(cg, columns_bytes(&gemm) * copies);
-    gemm.init = scratch_alloc(cg, starts_bytes(&gemm) * copies);
-    if (gemm.batches == 1)
-        pack(cg, &gemm);
-    if (gemm.parts > 1)
-        stage_all(cg, &gemm);
+    Gemm *gemm = arena_alloc(cg->memory, 1, sizeof *gemm);
+    *gemm = (Gemm){.node = node, .dot = dot_for(cg, c->shape.dim[c->shape.rank - 1], node->in[0], node->in[1]), .near = near};
+    describe(gemm);
+    merge_leads(gemm);
+    plan_k(gemm);
+    if (near)
+        plan_near_runs(gemm);
+    else
+        plan_runs(gemm);
+    plan_slices(cg, gemm);
+    plan_tasks(gemm);
+    int64_t copies = gemm->batches == 1 ? 1 : gemm->tasks;
+    gemm->rows = scratch_alloc(cg, gemm->a_bytes * (gemm->parts > 1 ? run_count(gemm) : gemm->tasks));
+    gemm->columns = scratch_alloc(cg, columns_bytes(gemm) * copies);
+    gemm->init = scratch_alloc(cg, starts_bytes(gemm) * copies);
+    gemm->sums = scratch_alloc(cg, near ? near_bytes(gemm) * gemm->tasks : 0);
+    if (gemm->batches == 1)
+        pack(cg, gemm);
+    if (gemm->parts > 1)
+        stage_all(cg, gemm);
+    return gemm;
+}
+
+static int64_t product_work(const Gemm *gemm) {
+    return gemm->batches * gemm->m * gemm->n / 32 * gemm->k;
+}
+
+void emit_matmul(Codegen *cg, const Node *node) {
+    Gemm *gemm = open(cg, node, false);
     kernel_begin(cg, node, "main");
     Loop task = loop_begin(cg, cg->begin, cg->end);
-    emit_task(cg, &gemm, task.index);
+    emit_task(cg, gemm, task.index);
     loop_end(cg, &task);
-    kernel_end(cg, gemm.tasks, gemm.batches * gemm.m * gemm.n / 32 * gemm.k);
+    kernel_end(cg, gemm->tasks, product_work(gemm));
+}
+
+/* --- sums that are not stored --- */
+
+/* Part `part`, a run of a batch, to the scratch of the first task of this call, which the others of the call use after it. */
+static void read_part(Codegen *cg, const Gemm *gemm, const SumReader *reader, LLVMValueRef part, LLVMValueRef first) {
+    int64_t runs = run_count(gemm), images = gemm->node->out[0]->shape.dim[0], all = gemm->batches * runs;
+    LLVMValueRef run = urem_by(cg, part, runs), sums = byte_at(cg, arena_at(cg, gemm->sums), mul_by(cg, cg->begin, near_bytes(gemm)));
+    Batch batch = batch_of(cg, gemm, cg->begin);
+    batch.c = sums;
+    if (gemm->batches > 1) {
+        LLVMValueRef b = open_batch(cg, gemm, &batch, udiv_by(cg, part, runs));
+        Branch new = if_begin(cg, LLVMBuildOr(cg->builder, first, compare(cg, LLVMIntEQ, run, const64(cg, 0)), ""));
+        pack_batch(cg, gemm, &batch, b);
+        if_end(cg, &new);
+    }
+    for (int i = 0; i < gemm->slice_count; i++) {
+        stage(cg, gemm, &gemm->slices[i], &batch, run);
+        multiply(cg, gemm, &gemm->slices[i], &batch, sums, const64(cg, 0));
+    }
+    cg->near_at = byte_at(cg, sums, LLVMBuildNeg(cg->builder, mul_by(cg, part, part_bytes(gemm)), ""));
+    reader->parts(cg, reader->context, udiv_by(cg, mul_by(cg, part, images), all), part, add_const(cg, part, 1));
+}
+
+static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
+    const Gemm *gemm = plan;
+    int64_t all = gemm->batches * run_count(gemm);
+    kernel_begin(cg, gemm->node, reader->suffix);
+    cg->near = gemm->node->out[0];
+    cg->near_region = (Region){gemm->sums, near_bytes(gemm) * gemm->tasks};
+    reader->begin(cg, reader->context);
+    LLVMValueRef origin = udiv_by(cg, mul_by(cg, reader->first(cg, reader->context), all), gemm->node->out[0]->shape.dim[0]);
+    LLVMValueRef from = share_of(cg, gemm, cg->begin, all);
+    Loop step = loop_begin(cg, from, share_of(cg, gemm, cg->end, all));
+    Branch wanted = if_begin(cg, reader->wanted(cg, reader->context));
+    read_part(cg, gemm, reader, urem_by(cg, add(cg, step.index, origin), all), compare(cg, LLVMIntEQ, step.index, from));
+    if_end(cg, &wanted);
+    loop_end(cg, &step);
+    reader->end(cg, reader->context);
+    cg->near = NULL;
+    kernel_end(cg, gemm->tasks, product_work(gemm));
+}
+
+Sums sums_of_matmul(Codegen *cg, const Node *node) {
+    const Gemm *gemm = open(cg, node, true);
+    return (Sums){gemm, gemm->batches * run_count(gemm), read_sums};
 }

@@ -3,7 +3,7 @@
  * panels. */
 #include "codegen/contract_micro.h"
 
-enum { REGISTERS = 8, MOST_SUMS = 4, ROWS = 16, ROW_BYTES = 64 };
+enum { REGISTERS = 8, MOST_SUMS = 4, ROWS = 16, ROW_BYTES = 64, SHAPE_BYTES = 64 };
 
 static int matrices(const Micro *micro) {
     return (int)(micro_rows(micro) / micro->height);
@@ -78,9 +78,10 @@ static void store(Codegen *cg, int reg, LLVMValueRef address, int64_t step) {
     intrinsic(cg, "llvm.x86.tilestored64", NULL, 0, (LLVMValueRef[]){number(cg, reg), address, const64(cg, step)}, 3);
 }
 
-/* The layout that ldtilecfg reads: palette 1, bytes of a row from byte 16 on, rows from byte 48 on. */
-void matrix_configure(Codegen *cg, const Micro *micro) {
-    uint8_t shape[64] = {1};
+/* Palette 1, bytes of a row from byte 16 on, rows from byte 48 on. */
+const uint8_t *matrix_shape(Codegen *cg, const Micro *micro) {
+    uint8_t *shape = arena_alloc(cg->memory, SHAPE_BYTES, 1);
+    shape[0] = 1;
     for (int panel = 0; panel < micro->panels; panel++) {
         int columns = column_register(micro, panel), bytes = 4 * (int)stored_columns(micro, panel);
         shape[16 + 2 * columns] = (uint8_t)bytes;
@@ -92,7 +93,11 @@ void matrix_configure(Codegen *cg, const Micro *micro) {
             shape[48 + sums] = shape[48 + rows] = (uint8_t)micro->height;
         }
     }
-    LLVMValueRef table = const_bytes(cg, shape, sizeof shape);
+    return shape;
+}
+
+void matrix_configure(Codegen *cg, const uint8_t *shape) {
+    LLVMValueRef table = const_bytes(cg, shape, SHAPE_BYTES);
     intrinsic(cg, "llvm.x86.ldtilecfg", NULL, 0, &table, 1);
     cg->matrix_registers = true;
 }

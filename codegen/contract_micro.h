@@ -32,8 +32,9 @@ void micro_store(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValu
 int matrix_panels(int64_t rows);
 /* Chooses the tile. */
 void matrix_choose(Micro *micro);
-/* The shapes of the registers, at the start of the function, and their release. */
-void matrix_configure(Codegen *cg, const Micro *micro);
+/* The shapes of the registers, 64 bytes as ldtilecfg reads them; what sets them, before a tile, and releases the registers. */
+const uint8_t *matrix_shape(Codegen *cg, const Micro *micro);
+void matrix_configure(Codegen *cg, const uint8_t *shape);
 void matrix_release(Codegen *cg);
 /* The sums of a tile before its first group; then each group: a_offset from micro->a, b_offset from micro->b; then to the results at c. */
 void matrix_begin(Codegen *cg, const Micro *micro, LLVMValueRef c);

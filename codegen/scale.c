@@ -33,7 +33,7 @@ typedef struct {
     bool stochastic;
     int bits, top_shift; /* of the result; the largest s that can occur */
     int width;           /* of the arithmetic: 32 or 64 */
-    Conv *conv;          /* what it rounds part by part; NULL: nothing */
+    Sums sums;           /* what it rounds part by part */
     Value to;            /* the result as it is stored: node->out[0], or at a place aside */
     Guess guess;
     int64_t pieces; /* of a pass by a guess, after each of which it looks whether it is still wanted */
@@ -92,8 +92,9 @@ static void rescale_open(Codegen *cg, Rescale *r, const Node *node) {
     r->logical = r->stochastic ? group_logical(&r->group, out->shape) : -1;
     group_collect(cg, &r->group, view_same(in));
     if (r->group.near != NULL) {
-        r->conv = conv_open(cg, r->group.near);
-        r->space.parts = conv_parts(r->conv);
+        const Node *near = r->group.near;
+        r->sums = near->op == OP_matmul ? sums_of_matmul(cg, near) : sums_of_conv(cg, near);
+        r->space.parts = r->sums.parts;
     }
     group_close(&r->group);
     int length = intc_bit_length((uint64_t)in->bound);
@@ -360,8 +361,8 @@ static void pass_end(Codegen *cg, void *context) {
 
 static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     Rescale *r = pass->rescale;
-    if (r->conv != NULL) {
-        conv_read(cg, r->conv, &(SumReader){suffix, pass, pass_begin, pass_first, pass_wanted, pass_parts, pass_end});
+    if (r->sums.plan != NULL) {
+        r->sums.read(cg, r->sums.plan, &(SumReader){suffix, pass, pass_begin, pass_first, pass_wanted, pass_parts, pass_end});
         return;
     }
     kernel_begin(cg, r->node, suffix);
@@ -459,7 +460,7 @@ static void open_guess(Codegen *cg, Rescale *r) {
     r->guess = (Guess){.bits = r->bits, .stochastic = r->stochastic, .narrow = r->width == 32, .place = guess_alloc(cg)};
     r->guess.images = images ? cg->images : 1;
     r->pieces = count_pieces(r);
-    bool early = r->conv != NULL || r->pieces > 1;
+    bool early = r->sums.plan != NULL || r->pieces > 1;
     r->guess.patience = early && images ? KNOWN_IMAGE : early ? PIECES : WHOLE;
 }
 

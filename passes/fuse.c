@@ -5,13 +5,14 @@
  * rescale of the same shape and phase, or a reduce_sum over it. (Across phases the wide operands of a mask would live on until the backward
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
- * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole. A mask of
+ * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole; so does a large
+ * matmul, run by run of its rows. A mask of
  * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Of two sums
  * over the same elements the first one's kernel computes both. Elsewhere a
  * cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
 #include "passes/passes.h"
 
-enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1000 };
+enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1000, MATMUL_LEAST = 64 * 1024, ROWS_LEAST = 64 };
 
 typedef struct {
     Graph *graph;
@@ -112,12 +113,20 @@ static void split_masks(Fuse *f) {
     }
 }
 
-/* Whether a node's value can be a convolution that its root rounds image by image: one a root, not into the place of a state, and of few
+/* Whether a matmul has sums that do not stay near as a whole, row by row, and enough rows for runs of them. */
+static bool has_runs(const Node *node) {
+    const Value *out = node->out[0];
+    int64_t rows = shape_elements(out->shape) / out->shape.dim[out->shape.rank - 1];
+    return node->op == OP_matmul && order_is_row_major(out) && shape_elements(out->shape) >= MATMUL_LEAST && rows >= ROWS_LEAST;
+}
+
+/* Whether a node's value can be a contraction that its root rounds part by part: one a root, not into the place of a state, and of few
  * products, since where the shift is not as expected they are repeated. */
-static bool rounds_images(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
+static bool rounds_parts(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
     const Value *out = root->out[0];
-    return (node->op == OP_conv || node->op == OP_conv_dgrad) && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 &&
-           shape_equal(out->shape, node->out[0]->shape) && !is_next(graph, out) && contract_terms(node) <= PRODUCTS_MOST;
+    bool parts = node->op == OP_conv || node->op == OP_conv_dgrad || has_runs(node);
+    return parts && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 && shape_equal(out->shape, node->out[0]->shape) &&
+           !is_next(graph, out) && contract_terms(node) <= PRODUCTS_MOST;
 }
 
 /* Position of the first reader of a value. */
@@ -228,12 +237,12 @@ static void group(Fuse *f) {
             continue;
         Node *reader = f->reader[out->id];
         Node *root = reader->fused_into != NULL ? reader->fused_into : reader;
-        bool images = rounds_images(graph, node, root, taken);
-        if (!(is_pointwise(node) || images) || !same_space(reader, out) || node->phase != reader->phase || size[root->id] >= GROUP_MOST)
+        bool parts = rounds_parts(graph, node, root, taken);
+        if (!(is_pointwise(node) || parts) || !same_space(reader, out) || node->phase != reader->phase || size[root->id] >= GROUP_MOST)
             continue;
         node->fused_into = root;
         size[root->id]++;
-        taken[root->id] = taken[root->id] || images;
+        taken[root->id] = taken[root->id] || parts;
     }
 }
 

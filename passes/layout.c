@@ -9,7 +9,8 @@
  * row-major: transposing the heads of attention costs less than rounding in an order other than the logical one.
  *
  * First, a matmul takes on the transposes of its operands and its result: it reads either order, and the product of the transposed operands
- * is the transposed product. What is left unused is dropped. */
+ * is the transposed product. Where its rows are only brought to more dimensions it has these itself, so that its reader can be its kernel.
+ * What is left unused is dropped. */
 #include "passes/passes.h"
 
 #include <string.h>
@@ -233,6 +234,53 @@ static void absorb_result(const Graph *graph, Node *transpose) {
     set_flags(transpose, !flag(product, 1), !flag(product, 0));
 }
 
+/* The row operand with `k` elements in place of the last dimension of `shape`. */
+static Value *unfolded_rows(Graph *graph, const Node *product, Shape shape, int at) {
+    Value *rows = product->in[0];
+    shape.dim[shape.rank - 1] = rows->shape.dim[rows->shape.rank - 1];
+    while (rows->def != NULL && rows->def->op == OP_reshape)
+        rows = rows->def->in[0];
+    if (shape_equal(rows->shape, shape))
+        return rows;
+    graph_insert_at(graph, at);
+    graph_set_phase(graph, product->phase);
+    Value *unfolded = build(graph, OP_reshape, product, &rows, 1, ATTRS(ATTR_L("shape", shape.rank, shape.dim)));
+    graph_insert_at(graph, -1);
+    graph_set_phase(graph, PHASE_FORWARD);
+    unfolded->def->origin = product->origin;
+    unfolded->def->forward = product->forward;
+    return unfolded;
+}
+
+/* The reshape becomes the product. */
+static void absorb_shape(Graph *graph, Node *reshape, int at) {
+    const Node *product = reshape->in[0]->def;
+    const Value *out = reshape->out[0];
+    if (product == NULL || product->op != OP_matmul || value_uses(graph, product->out[0]) != 1 || product->out[0]->shape.rank != 2 ||
+        out->shape.rank < 3 || out->shape.dim[out->shape.rank - 1] != product->out[0]->shape.dim[1] || flag(product, 0))
+        return;
+    bool tb = flag(product, 1);
+    Value *rows = unfolded_rows(graph, product, out->shape, at);
+    reshape->op = OP_matmul;
+    reshape->in = arena_alloc(graph->arena, 2, sizeof(Value *));
+    reshape->in_count = 2;
+    reshape->in[0] = rows;
+    reshape->in[1] = product->in[1];
+    reshape->origin = product->origin;
+    reshape->forward = product->forward;
+    set_flags(reshape, false, tb);
+}
+
+static void absorb_shapes(Graph *graph) {
+    for (int i = 0; i < graph->node_count; i++) {
+        Node *node = graph->nodes[i];
+        if (node->op == OP_reshape)
+            absorb_shape(graph, node, i);
+        while (graph->nodes[i] != node)
+            i++;
+    }
+}
+
 static void absorb_transposes(Graph *graph) {
     for (int i = 0; i < graph->node_count; i++)
         if (graph->nodes[i]->op == OP_transpose)
@@ -244,6 +292,7 @@ static void absorb_transposes(Graph *graph) {
 
 bool pass_layout(Graph *graph, Diag *diag) {
     absorb_transposes(graph);
+    absorb_shapes(graph);
     if (!pass_dce(graph, diag))
         return false;
     Layout l = layout_new(graph);
