@@ -203,7 +203,10 @@ static bool run_layout(Compilation *c) {
 }
 
 static bool run_fuse(Compilation *c) {
-    return each(c, pass_fuse);
+    bool matmuls = codegen_has_matrix_registers(&c->options->target), done = true;
+    for (int i = 0; i < GRAPHS && done; i++)
+        done = c->graph[i] == NULL || pass_fuse(c->graph[i], matmuls, c->diag);
+    return done;
 }
 
 static bool run_memplan(Compilation *c) {

@@ -79,6 +79,14 @@ static void choose_cpu(Codegen *cg) {
         cg->features = arena_printf(cg->memory, "%s%s%s", cg->features, *cg->features != '\0' ? "," : "", options->features);
 }
 
+bool codegen_has_matrix_registers(const TargetOptions *target) {
+    Codegen cg = {.target = target, .memory = arena_new()};
+    choose_cpu(&cg);
+    bool has = target_has(&cg, "amx-int8");
+    arena_free(cg.memory);
+    return has;
+}
+
 /* The C API has no list of CPUs: LLVM tells of an unknown one on standard error alone, and goes on to abort. So a machine is made with
  * standard error led aside, and what was said is read. Without a place for it every CPU passes. */
 static bool cpu_known(Codegen *cg, LLVMTargetRef target) {

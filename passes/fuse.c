@@ -5,8 +5,8 @@
  * rescale of the same shape and phase, or a reduce_sum over it. (Across phases the wide operands of a mask would live on until the backward
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
- * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole; so does a large
- * matmul, run by run of its rows. A mask of
+ * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole; so is a large
+ * matmul, run by run of its rows, for targets that multiply fast (`matmuls`). A mask of
  * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Of two sums
  * over the same elements the first one's kernel computes both. Elsewhere a
  * cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
@@ -16,6 +16,7 @@ enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1000, MATMUL_LEAST = 64 *
 
 typedef struct {
     Graph *graph;
+    bool matmuls;  /* are rounded near, too */
     int values;    /* counted ones: copies come behind them */
     int *uses;     /* by value id */
     Node **reader; /* by value id: one of the readers */
@@ -122,11 +123,11 @@ static bool has_runs(const Node *node) {
 
 /* Whether a node's value can be a contraction that its root rounds part by part: one a root, not into the place of a state, and of few
  * products, since where the shift is not as expected they are repeated. */
-static bool rounds_parts(const Graph *graph, const Node *node, const Node *root, const bool *taken) {
+static bool rounds_parts(const Fuse *f, const Node *node, const Node *root, const bool *taken) {
     const Value *out = root->out[0];
-    bool parts = node->op == OP_conv || node->op == OP_conv_dgrad || has_runs(node);
+    bool parts = node->op == OP_conv || node->op == OP_conv_dgrad || (f->matmuls && has_runs(node));
     return parts && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 && shape_equal(out->shape, node->out[0]->shape) &&
-           !is_next(graph, out) && contract_terms(node) <= PRODUCTS_MOST;
+           !is_next(f->graph, out) && contract_terms(node) <= PRODUCTS_MOST;
 }
 
 /* Position of the first reader of a value. */
@@ -237,7 +238,7 @@ static void group(Fuse *f) {
             continue;
         Node *reader = f->reader[out->id];
         Node *root = reader->fused_into != NULL ? reader->fused_into : reader;
-        bool parts = rounds_parts(graph, node, root, taken);
+        bool parts = rounds_parts(f, node, root, taken);
         if (!(is_pointwise(node) || parts) || !same_space(reader, out) || node->phase != reader->phase || size[root->id] >= GROUP_MOST)
             continue;
         node->fused_into = root;
@@ -292,9 +293,9 @@ static void pair_sums(const Graph *graph) {
     }
 }
 
-bool pass_fuse(Graph *graph, Diag *diag) {
+bool pass_fuse(Graph *graph, bool matmuls, Diag *diag) {
     (void)diag;
-    Fuse f = {.graph = graph};
+    Fuse f = {.graph = graph, .matmuls = matmuls};
     count_uses(&f);
     attach_finer(&f);
     attach_masks(&f);

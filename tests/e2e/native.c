@@ -343,6 +343,36 @@ static void add_bands(void) {
     }
 }
 
+/* Products that are rounded run by run: of one or several batches, with rows and columns in either order. */
+static void add_runs(void) {
+    static const struct {
+        int rank;
+        int64_t lead[2], m, k, n;
+        bool batched, ta, tb, stochastic;
+    } cases[] = {{2, {0}, 130, 21, 520, false, false, true, false}, {2, {0}, 96, 70, 700, false, true, false, true},
+                 {3, {4}, 35, 19, 500, false, false, false, true},  {4, {6, 3}, 70, 20, 66, true, false, true, false},
+                 {3, {2}, 408, 65, 170, true, false, false, true},  {3, {9}, 64, 130, 140, true, true, true, false},
+                 {2, {0}, 67, 5, 1000, false, false, false, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int rank = cases[i].rank, leads = rank - 2;
+        int64_t a[4], b[4], rb = cases[i].batched ? rank : 2;
+        for (int d = 0; d < leads; d++)
+            a[d] = b[d] = cases[i].lead[d];
+        a[rank - 2] = cases[i].ta ? cases[i].k : cases[i].m;
+        a[rank - 1] = cases[i].ta ? cases[i].m : cases[i].k;
+        b[rb - 2] = cases[i].tb ? cases[i].n : cases[i].k;
+        b[rb - 1] = cases[i].tb ? cases[i].k : cases[i].n;
+        Value *rows = input("a", shape_of(rank, a), T_I8, 127), *columns = input("b", shape_of((int)rb, b), T_I8, 127);
+        Value *sums =
+            build(bench.graph, OP_matmul, NULL, INPUTS(rows, columns), ATTRS(ATTR_I("ta", cases[i].ta), ATTR_I("tb", cases[i].tb)));
+        if (!cases[i].stochastic) {
+            Value *bias = input("bias", shape_of(1, &cases[i].n), T_I16, 32767);
+            sums = build(bench.graph, OP_bias, NULL, INPUTS(sums, bias), ATTRS(ATTR_I("axis", rank - 1)));
+        }
+        rescale(sums, 8, cases[i].stochastic);
+    }
+}
+
 /* Enough work for the pool, and for results that several tiles add to. */
 static void add_large(void) {
     Shape shape = shape_of(4, (int64_t[]){40, 12, 9, 10});
@@ -400,6 +430,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     add_large();
     add_long_rows();
     add_bands();
+    add_runs();
     for (int i = 0; i < 3; i++) {
         add_chain();
         add_smooth();
@@ -417,7 +448,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     bench.graph->stage = STAGE_SCALED;
     add_outputs(bench.graph, !fused);
     set_orders(bench.graph, mode, &bench.random, diag);
-    if (fused && !pass_fuse(bench.graph, diag))
+    if (fused && !pass_fuse(bench.graph, true, diag))
         return false;
     return graph_verify(bench.graph, diag) && pass_memplan(&bench.graph, 1, plan, diag);
 }
