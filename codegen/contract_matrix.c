@@ -97,7 +97,10 @@ const uint8_t *matrix_shape(Codegen *cg, const Micro *micro) {
 }
 
 void matrix_configure(Codegen *cg, const uint8_t *shape) {
-    LLVMValueRef table = const_bytes(cg, shape, SHAPE_BYTES);
+    int64_t bytes[SHAPE_BYTES];
+    for (int i = 0; i < SHAPE_BYTES; i++)
+        bytes[i] = shape[i];
+    LLVMValueRef table = const_table(cg, cg->i8, bytes, SHAPE_BYTES);
     intrinsic(cg, "llvm.x86.ldtilecfg", NULL, 0, &table, 1);
     cg->matrix_registers = true;
 }
