@@ -61,6 +61,7 @@ typedef struct {
     Shift plain;             /* of z to 16 fraction bits */
     LLVMValueRef terms;      /* table of n by z, i32; NULL: none */
     LLVMValueRef largest, sum;
+    LLVMValueRef inverse, places; /* 2^(places + 15) / sum, about: a word of 31 bits */
 } Softmax;
 
 static LLVMValueRef table_of(Codegen *cg, const int32_t *table) {
@@ -123,6 +124,15 @@ static LLVMValueRef row_largest(Codegen *cg, const Rows *rows, const Row *x) {
     return local_get(cg, cg->i64, most);
 }
 
+/* The sum of the terms, one of which is 2^31, or of a row without any. */
+static void set_sum(Codegen *cg, Softmax *soft, LLVMValueRef sum) {
+    soft->sum = smax(cg, sum, const64(cg, INT64_C(1) << 31));
+    LLVMValueRef b = as_bits(cg, bit_length(cg, soft->sum), 64);
+    LLVMValueRef high = LLVMBuildLShr(cg->builder, soft->sum, add_const(cg, b, -32), "");
+    soft->inverse = LLVMBuildUDiv(cg->builder, const64(cg, INT64_C(1) << 62), high, "");
+    soft->places = add_const(cg, b, 15);
+}
+
 /* The largest element of the row and the sum of its terms. */
 static void softmax_row(Codegen *cg, Softmax *soft, const Rows *rows, const Row *x) {
     soft->largest = row_largest(cg, rows, x);
@@ -131,14 +141,20 @@ static void softmax_row(Codegen *cg, Softmax *soft, const Rows *rows, const Row 
     LLVMValueRef term = softmax_term(cg, soft, row_load(cg, rows, x, loop.index));
     local_set(cg, sum, add(cg, local_get(cg, cg->i64, sum), term));
     loop_end(cg, &loop);
-    soft->sum = local_get(cg, cg->i64, sum);
+    set_sum(cg, soft, local_get(cg, cg->i64, sum));
 }
 
-/* floor((n * 2^15 + floor(S / 2)) / S) */
+/* floor((n * 2^15 + floor(S / 2)) / S): what the inverse gives errs by less than 2^-13, so that it is at most one away, as the remainder
+ * tells. There are multiplications of vectors, but no divisions. */
 static LLVMValueRef probability(Codegen *cg, const Softmax *soft, LLVMValueRef x) {
-    LLVMValueRef n = LLVMBuildShl(cg->builder, softmax_term(cg, soft, x), const64(cg, 15), "");
-    LLVMValueRef half = LLVMBuildLShr(cg->builder, soft->sum, const64(cg, 1), "");
-    return LLVMBuildUDiv(cg->builder, add(cg, n, half), soft->sum, "");
+    LLVMValueRef one = const64(cg, 1), n = softmax_term(cg, soft, x);
+    LLVMValueRef half = LLVMBuildShl(cg->builder, one, add_const(cg, soft->places, -1), "");
+    LLVMValueRef q = LLVMBuildLShr(cg->builder, add(cg, mul(cg, n, soft->inverse), half), soft->places, "");
+    LLVMValueRef whole = add(cg, LLVMBuildShl(cg->builder, n, const64(cg, 15), ""), LLVMBuildLShr(cg->builder, soft->sum, one, ""));
+    LLVMValueRef left = sub(cg, whole, mul(cg, q, soft->sum));
+    LLVMValueRef more = as_unsigned(cg, compare(cg, LLVMIntSGE, left, soft->sum), 64);
+    LLVMValueRef less = as_unsigned(cg, compare(cg, LLVMIntSLT, left, const64(cg, 0)), 64);
+    return sub(cg, add(cg, q, more), less);
 }
 
 /* The logarithm of the sum, 16 fraction bits. */
@@ -222,7 +238,7 @@ void emit_masked_softmax(Codegen *cg, const Node *node) {
     LLVMValueRef term = softmax_term(cg, &soft, shown_load(cg, &rows, &x, &mask, loop.index, soft.largest, &shown));
     local_set(cg, sum, add(cg, local_get(cg, cg->i64, sum), choose(cg, shown, term, zero)));
     loop_end(cg, &loop);
-    soft.sum = smax(cg, local_get(cg, cg->i64, sum), const64(cg, 1));
+    set_sum(cg, &soft, local_get(cg, cg->i64, sum));
     loop = row_loop(cg, &rows);
     LLVMValueRef p = probability(cg, &soft, shown_load(cg, &rows, &x, &mask, loop.index, soft.largest, &shown));
     row_store(cg, &rows, &y, loop.index, choose(cg, shown, p, zero));

@@ -24,6 +24,7 @@ bool intc_rt_session_open(Session *session, const struct intc_module *module, in
     if (arena == MAP_FAILED)
         return intc_rt_fail(error, "cannot allocate the arena of %lld bytes: %s", (long long)module->arena_size, strerror(errno));
     session->arena = arena;
+    madvise(arena, (size_t)module->arena_size, MADV_HUGEPAGE); /* a wish: fewer misses of the address translation */
     intc_image_copy(&module->initial, session->arena);
     session->pool = intc_rt_pool_new(threads > 0 ? threads : intc_rt_cores());
     return true;
