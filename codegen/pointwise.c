@@ -257,6 +257,9 @@ ElementEmitter *element_emitter(Op op) {
     return table[op];
 }
 
+/* The work of an element of a statistic, in those of others. */
+enum { STATISTIC_WORK = 16 };
+
 /* What a normalisation computes once for each mean, much of it in 128 bits. */
 static bool is_statistic(Op op) {
     switch (op) {
@@ -309,7 +312,8 @@ static void emit_group(Codegen *cg, const Node *node) {
     }
     store_element(cg, out, nest_index(cg, &nest, target), x);
     nest_end(cg, &nest);
-    kernel_end(cg, space_tiles(&space), space_elements(&space) * (1 + group->leaf_count));
+    int64_t work = is_statistic(node->op) ? STATISTIC_WORK : 1;
+    kernel_end(cg, space_tiles(&space), space_elements(&space) * (1 + group->leaf_count) * work);
 }
 
 #define EMIT_POINTWISE(name)                                                                                                               \
