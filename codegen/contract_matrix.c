@@ -109,19 +109,24 @@ void matrix_release(Codegen *cg) {
     intrinsic(cg, "llvm.x86.tilerelease", NULL, 0, NULL, 0);
 }
 
-void matrix_group(Codegen *cg, const Micro *micro, int64_t a_offset, int64_t b_offset) {
+static void emit_group(Codegen *cg, const Micro *micro, KGroup group) {
     int64_t step = micro->product->b_four != 0 ? micro->product->b_four : ROW_BYTES;
     for (int panel = 0; panel < micro->panels; panel++)
-        load(cg, column_register(micro, panel), byte_at_const(cg, micro->b, b_offset + panel * micro->product->b_panel), step);
+        load(cg, column_register(micro, panel), byte_at_const(cg, micro->b, group.b + panel * micro->product->b_panel), step);
     for (int matrix = 0; matrix < matrices(micro); matrix++) {
         int rows = row_register(micro, matrix);
-        load(cg, rows, byte_at_const(cg, micro->a, a_offset + micro_place(micro, matrix * micro->height)), micro_axis(micro, 1)->a);
+        load(cg, rows, byte_at_const(cg, micro->a, group.a + micro_place(micro, matrix * micro->height)), micro_axis(micro, 1)->a);
         for (int panel = 0; panel < micro->panels; panel++) {
             LLVMValueRef args[] = {number(cg, sum_register(micro, matrix, panel)), number(cg, rows),
                                    number(cg, column_register(micro, panel))};
             intrinsic(cg, "llvm.x86.tdpbssd", NULL, 0, args, 3);
         }
     }
+}
+
+void matrix_groups(Codegen *cg, const Micro *micro, const KGroup *groups, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        emit_group(cg, micro, groups[i]);
 }
 
 /* --- sums --- */
@@ -159,7 +164,7 @@ static void end_by_vectors(Codegen *cg, Micro *micro, LLVMValueRef c, const LLVM
             int64_t at = sum_register(micro, (int)(i / micro->height), panel) * ROWS + i % micro->height;
             micro->acc[i * micro->panels + panel] = load_bytes(cg, row, byte_at_const(cg, room, at * ROW_BYTES), ROW_BYTES);
         }
-    micro_store(cg, micro, c, skip);
+    vector_end(cg, micro, c, skip);
 }
 
 void matrix_end(Codegen *cg, Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]) {

@@ -23,22 +23,31 @@ const Axis *micro_axis(const Micro *micro, int i);
 /* Bytes from the first row of the tile to that one, and elements from its result to that one's. */
 int64_t micro_place(const Micro *micro, int64_t row);
 int64_t micro_result(const Micro *micro, int64_t row);
-/* Stores the accumulators at c; skip: rows along the two tile axes that another tile already did. */
-void micro_store(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]);
 
-/* --- tiles in matrix registers --- */
+/* Where a group lies from micro->a and micro->b on. */
+typedef struct {
+    int64_t a, b;
+} KGroup;
+
+/* --- tiles in vectors, or in matrix registers --- */
+
+/* Chooses the tile. */
+void vector_choose(Micro *micro);
+void matrix_choose(Micro *micro);
+/* The sums of a tile before its first group; groups one after another; then the sums to the results at c. skip: rows along the two tile
+ * axes that another tile already did. */
+void vector_begin(Codegen *cg, Micro *micro);
+void matrix_begin(Codegen *cg, const Micro *micro, LLVMValueRef c);
+void vector_groups(Codegen *cg, Micro *micro, const KGroup *groups, int64_t count);
+void matrix_groups(Codegen *cg, const Micro *micro, const KGroup *groups, int64_t count);
+void vector_end(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]);
+void matrix_end(Codegen *cg, Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]);
 
 /* Panels of a block of so many rows. */
 int matrix_panels(int64_t rows);
-/* Chooses the tile. */
-void matrix_choose(Micro *micro);
 /* The shapes of the registers, 64 bytes as ldtilecfg reads them; what sets them, before a tile, and releases the registers. */
 const uint8_t *matrix_shape(Codegen *cg, const Micro *micro);
 void matrix_configure(Codegen *cg, const uint8_t *shape);
 void matrix_release(Codegen *cg);
-/* The sums of a tile before its first group; then each group: a_offset from micro->a, b_offset from micro->b; then to the results at c. */
-void matrix_begin(Codegen *cg, const Micro *micro, LLVMValueRef c);
-void matrix_group(Codegen *cg, const Micro *micro, int64_t a_offset, int64_t b_offset);
-void matrix_end(Codegen *cg, Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]);
 
 #endif
