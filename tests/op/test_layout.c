@@ -1,6 +1,7 @@
 /* Memory orders. Which orders let a transpose or reshape move no byte, against a search through all of them; a net whose layers are N H W C
  * with a transpose on either side of every window, as exporters of such frameworks write it, against the same net without: equal losses
- * and gradients, and no move of either copies anything. Matmul takes on every transpose around it. */
+ * and gradients, and no move of either copies anything. Matmul takes on every transpose around it, and the shape that a reshape gives its
+ * rows. */
 #include "tests/op/nets.h"
 
 /* --- orders, by search --- */
@@ -268,21 +269,60 @@ static Eval *products_of(Graph *graph) {
     return eval;
 }
 
+static void check_same(const char *name, Graph *as_written, Graph *laid_out) {
+    Eval *a = products_of(as_written), *b = products_of(laid_out);
+    for (int o = 0; o < as_written->output_count; o++) {
+        const Value *x = as_written->outputs[o].value, *y = laid_out->outputs[o].value;
+        CHECK(shape_equal(x->shape, y->shape), "%s: %d changes its shape", name, o);
+        for (int64_t k = 0; k < shape_elements(x->shape); k++)
+            CHECK(a->tensors[x->id].real[k] == b->tensors[y->id].real[k], "%s: %d, element %d", name, o, (int)k);
+    }
+    eval_free(a);
+    eval_free(b);
+}
+
 static void check_products(Arena *arena, int rank, Diag *diag) {
     Graph *as_written = products_new(arena, rank), *laid_out = products_new(arena, rank);
     CHECK(pass_layout(laid_out, diag) && graph_verify(laid_out, diag), "layout or verify refuses products");
     for (int i = 0; i < laid_out->node_count; i++)
         CHECK(laid_out->nodes[i]->op == OP_matmul, "%s is left of products of rank %d", op_info(laid_out->nodes[i]->op)->name, rank);
     CHECK(laid_out->node_count == 32, "%d products of rank %d, expected 32", laid_out->node_count, rank);
-    Eval *a = products_of(as_written), *b = products_of(laid_out);
-    for (int o = 0; o < 32; o++) {
-        const Value *x = as_written->outputs[o].value, *y = laid_out->outputs[o].value;
-        CHECK(shape_equal(x->shape, y->shape), "product %d of rank %d changes its shape", o, rank);
-        for (int64_t k = 0; k < shape_elements(x->shape); k++)
-            CHECK(a->tensors[x->id].real[k] == b->tensors[y->id].real[k], "product %d of rank %d, element %d", o, rank, (int)k);
+    check_same(arena_printf(arena, "products of rank %d", rank), as_written, laid_out);
+}
+
+/* Rows folded to two dimensions and unfolded behind the product, from what is folded, from another shape and from two dimensions; and
+ * products whose reshape is none of their rows, or has another reader beside it. */
+static Graph *unfolded_new(Arena *arena) {
+    Graph *graph = graph_new(arena, "unfolded");
+    graph->stage = STAGE_LOWERED;
+    static const char *const from[] = {"2x3x4", "2x3x2x2", "6x4", "2x3x4", "2x3x4", "4x6"}, *const to[] = {"2x3x5", "2x3x5", "2x3x5",
+                                                                                                           "6x5x1", "2x3x5", "2x3x5"};
+    for (int i = 0; i < 6; i++) {
+        bool ta = i == 5, read = i == 4;
+        Shape shape = parse_shape(to[i]);
+        Value *a = graph_value(graph, VALUE_INPUT, arena_printf(arena, "a%d", i), parse_shape(from[i]));
+        Value *b = graph_value(graph, VALUE_INPUT, arena_printf(arena, "b%d", i), parse_shape("4x5"));
+        if (a->shape.rank > 2)
+            a = build(graph, OP_reshape, NULL, INPUTS(a), ATTRS(L("shape", 6, 4)));
+        Value *y = build(graph, OP_matmul, NULL, INPUTS(a, b), ATTRS(ATTR_I("ta", ta), ATTR_I("tb", 0)));
+        Value *z = build(graph, OP_reshape, NULL, INPUTS(y), ATTRS(ATTR_L("shape", shape.rank, shape.dim)));
+        graph_output(graph, arena_printf(arena, "z%d", i), ROLE_PREDICTION, z);
+        if (read)
+            graph_output(graph, "y", ROLE_PREDICTION, y);
     }
-    eval_free(a);
-    eval_free(b);
+    return graph;
+}
+
+static void check_unfolded(Arena *arena, Diag *diag) {
+    Graph *as_written = unfolded_new(arena), *laid_out = unfolded_new(arena);
+    CHECK(pass_layout(laid_out, diag) && graph_verify(laid_out, diag), "layout or verify refuses unfolded products");
+    for (int i = 0; i < laid_out->output_count; i++) {
+        const Output *output = &laid_out->outputs[i];
+        bool product = output->value->def->op == OP_matmul, wanted = output->name[0] == 'y' || output->name[1] < '3';
+        CHECK(product == wanted, "%s is %s product", output->name, product ? "a" : "no");
+    }
+    CHECK(laid_out->outputs[0].value->def->in[0]->kind == VALUE_INPUT, "rows that had the shape are folded");
+    check_same("unfolded products", as_written, laid_out);
 }
 
 int main(void) {
@@ -294,9 +334,10 @@ int main(void) {
     check_free("channels first", net_new(arena, false), 0, diag);
     check_products(arena, 2, diag);
     check_products(arena, 3, diag);
+    check_unfolded(arena, diag);
     if (failures > 0)
         diag_print(diag, stderr);
     diag_free(diag);
     arena_free(arena);
-    return report("layout", 6);
+    return report("layout", 7);
 }
