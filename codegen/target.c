@@ -71,6 +71,8 @@ static void choose_cpu(Codegen *cg) {
     if (host) {
         cg->cpu = take_message(cg, LLVMGetHostCPUName());
         cg->features = take_message(cg, LLVMGetHostCPUFeatures());
+        if (target_has(cg, "amx-int8") && !intc_rt_matrix_registers()) /* this CPU, but not this system */
+            cg->features = arena_printf(cg->memory, "%s,-amx-int8", cg->features);
     } else {
         cg->cpu = arena_strdup(cg->memory, options->cpu != NULL ? options->cpu : "");
         cg->features = arena_strdup(cg->memory, cpu_features(cg->cpu));

@@ -53,6 +53,8 @@ static LLVMTargetMachineRef machine_for(const char *name, Codegen *cg) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();
     char *message = NULL, *host_features = taken(cg, LLVMGetHostCPUFeatures());
+    if (strstr(host_features, "+amx-int8") != NULL && !intc_rt_matrix_registers())
+        host_features = arena_printf(cg->memory, "%s,-amx-int8", host_features);
     LLVMTargetRef target;
     cg->triple = taken(cg, LLVMGetDefaultTargetTriple());
     if (LLVMGetTargetFromTriple(cg->triple, &target, &message))
@@ -230,8 +232,6 @@ static Jit compile(const Node *node, int64_t arena_size, const char *name, doubl
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
     check(LLVMRunPasses(cg->module, "default<O2>", cg->machine, options));
     LLVMDisposePassBuilderOptions(options);
-    if (cg->matrix_registers && !intc_rt_matrix_registers())
-        internal_error("the system refuses matrix registers");
     Jit jit = {.arena_size = (arena_size + 63) / 64 * 64 + cg->scratch_size + 64};
     jit.run = load(cg, &jit.engine);
     LLVMDisposeBuilder(cg->builder);
