@@ -117,8 +117,9 @@ static void split_masks(Fuse *f) {
 /* Whether a matmul has sums that do not stay near as a whole, row by row, and enough rows for runs of them. */
 static bool has_runs(const Node *node) {
     const Value *out = node->out[0];
-    int64_t rows = shape_elements(out->shape) / out->shape.dim[out->shape.rank - 1];
-    return node->op == OP_matmul && order_is_row_major(out) && shape_elements(out->shape) >= MATMUL_LEAST && rows >= ROWS_LEAST;
+    if (node->op != OP_matmul || !order_is_row_major(out) || shape_elements(out->shape) < MATMUL_LEAST)
+        return false;
+    return shape_elements(out->shape) / out->shape.dim[out->shape.rank - 1] >= ROWS_LEAST;
 }
 
 /* Whether a node's value can be a contraction that its root rounds part by part: one a root, not into the place of a state, and of few
