@@ -6,7 +6,8 @@ step): PyTorch float32, PyTorch float32 from weights changed by 0.1 %, and the i
 loss curves (mean over the run of the absolute difference, smoothed over 50 steps) and the signed gap (mean difference, integer minus float; perturbed minus float beside it).
 Exits 1 unless, for each model: mean accuracy is within 0.3 points of float, the mean distance is at most 1.5 times the perturbed run's, and the gap
 does not have the same sign for all seeds. Distances of single runs scatter by a factor of three; --repeats N takes, for each seed, the mean over N
-perturbations and N seeds of the stochastic rounding. --short (one epoch, two seeds) is too short for statistics on signs and leaves that bound out, saying so."""
+perturbations and N seeds of the stochastic rounding. --short (one epoch, two seeds, three repeats) is too short for statistics on signs and leaves that bound out,
+saying so."""
 import argparse
 import copy
 import tempfile
@@ -78,6 +79,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.short:
         arguments.epochs, arguments.seeds = 1, 2
+        arguments.repeats = max(arguments.repeats, 3)
     torch.set_num_threads(1)
     data = common.fashion_mnist()
     images = data[0]
