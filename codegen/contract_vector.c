@@ -5,9 +5,14 @@
 
 /* --- the tile --- */
 
+/* Vectors of a row. */
+static int width_of(const Micro *micro) {
+    return micro->panels * micro->vectors;
+}
+
 /* Rows of a tile: as few dot instructions and loads as possible over all tiles; at least four chains hide the latency. */
 void vector_choose(Micro *micro) {
-    int width = micro->panels * micro->vectors;
+    int width = width_of(micro);
     int64_t most = micro->dot->accumulators / width, best = INT64_MAX;
     int64_t counts[2] = {micro_axis(micro, 0)->count, micro_axis(micro, 1)->count};
     int64_t highest = micro->product->scatters ? 1 : counts[0];
@@ -26,10 +31,6 @@ void vector_choose(Micro *micro) {
 }
 
 /* --- groups --- */
-
-static int width_of(const Micro *micro) {
-    return micro->panels * micro->vectors;
-}
 
 /* Bytes from the first vector of columns of the tile to that one. */
 static int64_t column_place(const Micro *micro, int vector) {
@@ -95,7 +96,7 @@ void vector_groups(Codegen *cg, Micro *micro, const KGroup *groups, int64_t coun
 /* --- sums --- */
 
 void vector_begin(Codegen *cg, Micro *micro) {
-    int width = micro->panels * micro->vectors;
+    int width = width_of(micro);
     LLVMTypeRef type = dot_accumulator(cg, micro->dot);
     LLVMValueRef init = LLVMGetParam(micro->function, 2);
     for (int i = 0; i < width; i++) {
@@ -158,7 +159,7 @@ static void store_vector(Codegen *cg, const Micro *micro, LLVMValueRef x, LLVMVa
 void vector_end(Codegen *cg, const Micro *micro, LLVMValueRef c, const LLVMValueRef skip[2]) {
     const Product *product = micro->product;
     int64_t bytes = type_bytes(product->type);
-    int width = micro->panels * micro->vectors;
+    int width = width_of(micro);
     for (int64_t row = 0; row < micro_rows(micro); row++) {
         int64_t at[2] = {row / micro->tile[1], row % micro->tile[1]};
         LLVMValueRef wanted = NULL;

@@ -1,6 +1,6 @@
-/* conv_wgrad in matrix registers. Rows of a product are columns of dy, which is staged transposed, [panel][run of
- * images][group][column][pixel] [image]; its columns are channels of x, whose staged pixels are rows of a register as they lie, with those
- * of the next pixels where taps are adjacent. Sums are [slice][group][tap][panel of channels][column of dy][channel]. */
+/* conv_wgrad in matrix registers. Rows of a product are columns of dy, which is staged transposed,
+ * [panel][run of images][group][column][pixel][image]; its columns are channels of x, whose staged pixels are rows of a register as they
+ * lie, with those of the next pixels where taps are adjacent. Sums are [slice][group][tap][panel of channels][column of dy][channel]. */
 #include "codegen/contract_wgrad.h"
 
 enum { SIDE = 16 };
