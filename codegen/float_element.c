@@ -165,8 +165,37 @@ static LLVMValueRef float_rsqrt(Codegen *cg, const Node *node, const LLVMValueRe
     return LLVMBuildBitCast(cg->builder, choose(cg, finite, r, zero_of(cg)), cg->i32, "");
 }
 
+/* 2^k for -126 <= k <= 127. */
+static LLVMValueRef power_of(Codegen *cg, LLVMValueRef k) {
+    LLVMValueRef bits = LLVMBuildShl(cg->builder, add_const(cg, k, 127), const32(cg, 23), "");
+    return LLVMBuildBitCast(cg->builder, bits, cg->f32, "");
+}
+
 static LLVMValueRef float_inv_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    return inverse_root(cg, node, choose(cg, compare(cg, LLVMIntSLT, in[0], zero_of(cg)), zero_of(cg), in[0]));
+    LLVMValueRef r = inverse_root(cg, node, choose(cg, compare(cg, LLVMIntSLT, in[0], zero_of(cg)), zero_of(cg), in[0]));
+    int64_t part = attr_int(node, "part", INV_SQRT_WHOLE);
+    if (part == INV_SQRT_WHOLE)
+        return r;
+    LLVMValueRef biased = LLVMBuildLShr(cg->builder, LLVMBuildBitCast(cg->builder, r, cg->i32, ""), const32(cg, 23), "");
+    LLVMValueRef most = const32(cg, NORM_LEVELS), level = add_const(cg, biased, NORM_LEVELS - NORM_LEVEL_TOP - 126);
+    level = smax(cg, smin(cg, level, most), const32(cg, 0));
+    return part == INV_SQRT_LEVEL ? LLVMBuildSIToFP(cg->builder, level, cg->f32, "") : mul(cg, r, power_of(cg, sub(cg, most, level)));
+}
+
+static LLVMValueRef by_level(Codegen *cg, const LLVMValueRef *in, bool up) {
+    LLVMValueRef level = LLVMBuildFPToSI(cg->builder, in[1], cg->i32, ""), most = const32(cg, NORM_LEVELS);
+    level = smax(cg, smin(cg, level, most), const32(cg, 0));
+    return mul(cg, in[0], power_of(cg, up ? sub(cg, most, level) : sub(cg, level, most)));
+}
+
+static LLVMValueRef float_equalize(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    return by_level(cg, in, true);
+}
+
+static LLVMValueRef float_restore(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    (void)node;
+    return by_level(cg, in, false);
 }
 
 static LLVMValueRef code_of(Codegen *cg, LLVMValueRef bits) {
@@ -240,6 +269,8 @@ ElementEmitter *float_element(Op op) {
                                                     [OP_variance] = float_variance,
                                                     [OP_rsqrt] = float_rsqrt,
                                                     [OP_inv_sqrt] = float_inv_sqrt,
+                                                    [OP_equalize] = float_equalize,
+                                                    [OP_restore] = float_restore,
                                                     [OP_normalize] = float_normalize,
                                                     [OP_norm_slope] = float_norm_slope,
                                                     [OP_norm_grad] = float_norm_grad,

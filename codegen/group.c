@@ -25,7 +25,7 @@ View view_same(const Value *value) {
 static View view_operand(const Node *node, int input, View view) {
     View operand = {.value = node->in[input]};
     Shape shape = operand.value->shape;
-    if (node->op == OP_bias && input == 1) {
+    if ((node->op == OP_bias || node->op == OP_equalize || node->op == OP_restore) && input == 1) {
         operand.dims[0] = view.dims[attr_int(node, "axis", 1)];
         return operand;
     }

@@ -120,8 +120,40 @@ LLVMValueRef element_rsqrt(Codegen *cg, const Node *node, const LLVMValueRef *in
     return as_bits(cg, choose(cg, empty, zero, code), 32);
 }
 
+/* --- levels --- */
+
+/* What part of 1/sigma = y * 2^-30 the node asks for. */
+static LLVMValueRef part_of(Codegen *cg, const Node *node, LLVMValueRef y) {
+    int64_t part = attr_int(node, "part", INV_SQRT_WHOLE);
+    if (part == INV_SQRT_WHOLE)
+        return y;
+    LLVMValueRef length = as_bits(cg, bit_length(cg, y), 64), most = const64(cg, NORM_LEVELS);
+    LLVMValueRef level = add_const(cg, length, NORM_LEVELS - NORM_LEVEL_TOP - 30);
+    level = smax(cg, smin(cg, level, most), const64(cg, 0));
+    return part == INV_SQRT_LEVEL ? as_bits(cg, level, 32) : LLVMBuildShl(cg->builder, y, sub(cg, most, level), "");
+}
+
+/* In the width of the result. Shifts of 64 bits: those of vectors of 32 become float conversions where the CPU has none (target.c). */
+static LLVMValueRef by_level(Codegen *cg, const Node *node, const LLVMValueRef *in, bool up) {
+    LLVMValueRef zero = const64(cg, 0), most = const64(cg, NORM_LEVELS), e = value_exponent(cg, node->in[1]);
+    LLVMBasicBlockRef saved = head_enter(cg);
+    Shift shift = shift_new(cg, smax(cg, sub(cg, const32(cg, 0), e), const32(cg, -NORM_LEVELS)), 64, true);
+    head_leave(cg, saved);
+    LLVMValueRef level = smin(cg, shift_apply(cg, &shift, smax(cg, as_bits(cg, in[1], 64), zero)), most);
+    LLVMValueRef y = LLVMBuildShl(cg->builder, as_bits(cg, in[0], 64), up ? sub(cg, most, level) : level, "");
+    return as_result(cg, node, y);
+}
+
+LLVMValueRef element_equalize(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return by_level(cg, node, in, true);
+}
+
+LLVMValueRef element_restore(Codegen *cg, const Node *node, const LLVMValueRef *in) {
+    return by_level(cg, node, in, false);
+}
+
 LLVMValueRef element_inv_sqrt(Codegen *cg, const Node *node, const LLVMValueRef *in) {
-    int64_t top = node->out[0]->bound;
+    int64_t top = (int64_t)1 << 44;
     int room = 62 - intc_bit_length((uint64_t)1 << 30);
     LLVMValueRef from = value_exponent(cg, node->in[0]);
     LLVMBasicBlockRef saved = head_enter(cg);
@@ -139,7 +171,7 @@ LLVMValueRef element_inv_sqrt(Codegen *cg, const Node *node, const LLVMValueRef 
     LLVMValueRef s = sub(cg, add_const(cg, half, 17), as_bits(cg, k, 32));
     Shift shift = shift_new(cg, smax(cg, s, const32(cg, -room)), 64, true);
     LLVMValueRef y = smin(cg, shift_apply(cg, &shift, quotient), const64(cg, top));
-    return choose(cg, none, const64(cg, top), y);
+    return part_of(cg, node, choose(cg, none, const64(cg, top), y));
 }
 
 /* --- x-hat --- */

@@ -267,6 +267,7 @@ static bool is_statistic(Op op) {
     case OP_variance:
     case OP_rsqrt:
     case OP_inv_sqrt:
+    case OP_equalize:
     case OP_norm_line:
     case OP_norm_dot:
     case OP_norm_slope:

@@ -102,7 +102,7 @@ LLVMValueRef group_eval(Codegen *cg, const Group *group, const Nest *nest, View 
 ElementEmitter *element_emitter(Op op);
 bool value_is_fused(const Value *value);
 /* Element functions outside pointwise.c: norm.c. */
-ElementEmitter element_share, element_variance, element_rsqrt, element_inv_sqrt, element_normalize, element_norm_line, element_norm_apply,
-    element_norm_dot, element_norm_slope, element_norm_grad;
+ElementEmitter element_share, element_variance, element_rsqrt, element_inv_sqrt, element_equalize, element_restore, element_normalize,
+    element_norm_line, element_norm_apply, element_norm_dot, element_norm_slope, element_norm_grad;
 
 #endif

@@ -132,6 +132,8 @@ const char *ex_limit(Exporter *x, const Node *node, const char *name);
 /* in * factor, rounded half to even. */
 const char *ex_round(Exporter *x, const char *in, const char *factor);
 const char *ex_power_of_two(Exporter *x, int exponent);
+/* 2^level of every channel as float64. */
+const char *ex_powers_of_levels(Exporter *x, const Value *level);
 /* floor(in / 2^shift) */
 const char *ex_floor(Exporter *x, const char *in, int shift);
 const char *ex_to_double(Exporter *x, const char *in);

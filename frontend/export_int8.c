@@ -180,10 +180,15 @@ static const char *matrix(Exporter *x, const Value *value, bool transposed) {
 
 typedef struct {
     const Node *contraction, *bias; /* bias may be NULL */
+    const Value *level;             /* of the channels, where sums have one; or NULL */
 } Accumulation;
 
-/* conv or matmul, with or without a bias along the right axis, whose accumulator nothing else reads. */
+/* conv or matmul, with or without a bias along the right axis and levels to restore, whose accumulator nothing else reads. */
 static bool accumulation(const Exporter *x, const Value *value, Accumulation *found) {
+    const Value *level = value->def->op == OP_restore ? value->def->in[1] : NULL;
+    value = level != NULL ? value->def->in[0] : value;
+    if (value->kind != VALUE_NODE || (level != NULL && value_uses(x->graph, value) != 1))
+        return false;
     const Node *bias = value->def->op == OP_bias ? value->def : NULL;
     const Value *acc = bias != NULL ? bias->in[0] : value;
     if (acc->kind != VALUE_NODE || (acc->def->op != OP_conv && acc->def->op != OP_matmul))
@@ -193,7 +198,7 @@ static bool accumulation(const Exporter *x, const Value *value, Accumulation *fo
         return false;
     if (bias != NULL && node->op == OP_matmul && (node->in[0]->shape.rank != 2 || node->in[1]->shape.rank != 2))
         return false;
-    *found = (Accumulation){.contraction = node, .bias = bias};
+    *found = (Accumulation){.contraction = node, .bias = bias, .level = level};
     return acc->bound <= INT32_MAX;
 }
 
@@ -209,10 +214,27 @@ typedef struct {
     const char *a, *b;      /* int8 operands */
     const char *bias;       /* int32, or NULL */
     int ea, eb, ec, output; /* exponents of operands, accumulator and output */
+    const Value *level;     /* of the channels of weights and accumulator, or NULL */
 } Contraction;
 
+/* The scale of weights or accumulator: 2^e, or one for each channel. */
+static const char *scale_of(Exporter *x, const Contraction *c, int e) {
+    if (c->level == NULL)
+        return ex_scale32(x, e);
+    const char *powers = ex_cast(x, ex_powers_of_levels(x, c->level), ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT);
+    return EMIT(x, "Mul", ex_scale32(x, ex_sum(x, e, ex_constant(x, 0), -NORM_LEVELS)), powers);
+}
+
+/* The least exponent of the accumulator of a channel. */
+static int least_accumulator(Exporter *x, const Contraction *c) {
+    if (c->level == NULL)
+        return c->ec;
+    int least = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_LEAST, .param = c->level->name});
+    return ex_sum(x, c->ec, least, -NORM_LEVELS);
+}
+
 static const char *operator_form(Exporter *x, const Contraction *c) {
-    const char *zero = ex_i8(x, 0), *sa = ex_scale32(x, c->ea), *sb = ex_scale32(x, c->eb), *sy = ex_scale32(x, c->output);
+    const char *zero = ex_i8(x, 0), *sa = ex_scale32(x, c->ea), *sb = scale_of(x, c, c->eb), *sy = ex_scale32(x, c->output);
     if (c->gemm) {
         Onnx__NodeProto *out = ex_node(x, "QGemm", EX_NAMES(c->a, sa, zero, c->b, sb, zero, c->bias, sy, zero));
         gemm_attributes(x, out, c->node);
@@ -229,6 +251,14 @@ static const char *dequantised(Exporter *x, const char *in, int exponent) {
     return EMIT(x, "DequantizeLinear", in, ex_scale32(x, exponent));
 }
 
+/* Weights or bias, whose channels are in dimension 0. */
+static const char *dequantised_channels(Exporter *x, const Contraction *c, const char *in, int exponent) {
+    Onnx__NodeProto *out = ex_node(x, "DequantizeLinear", EX_NAMES(in, scale_of(x, c, exponent)));
+    if (c->level != NULL)
+        ex_attr_int(x, out, "axis", 0);
+    return ex_output(out);
+}
+
 static const char *quantised_real(Exporter *x, const char *in, int exponent) {
     const char *scale = ex_scale32(x, exponent), *zero = ex_i8(x, 0);
     return EMIT(x, "QuantizeLinear", in, scale, zero);
@@ -236,9 +266,9 @@ static const char *quantised_real(Exporter *x, const char *in, int exponent) {
 
 /* The real value of bias and contraction, float32. */
 static const char *qdq_form(Exporter *x, const Contraction *c) {
-    const char *in[] = {dequantised(x, c->a, c->ea), dequantised(x, c->b, c->eb), NULL};
+    const char *in[] = {dequantised(x, c->a, c->ea), dequantised_channels(x, c, c->b, c->eb), NULL};
     if (c->bias != NULL)
-        in[2] = dequantised(x, c->bias, c->ec);
+        in[2] = dequantised_channels(x, c, c->bias, c->ec);
     Onnx__NodeProto *out = ex_node(x, c->conv ? "Conv" : c->gemm ? "Gemm" : "MatMul", in, c->bias != NULL ? 3 : 2);
     if (c->conv)
         window_attributes(x, out, c->node);
@@ -253,7 +283,7 @@ static bool open_contraction(Exporter *x, const Value *value, Contraction *c) {
     if (x->form == FORM_EXACT || value->kind != VALUE_NODE || !accumulation(x, value, &found))
         return false;
     const Node *node = found.contraction;
-    *c = (Contraction){.node = node, .conv = node->op == OP_conv};
+    *c = (Contraction){.node = node, .conv = node->op == OP_conv, .level = found.level};
     c->gemm = !c->conv && found.bias != NULL;
     c->ea = ex_exponent_of(x, node->in[0]);
     c->eb = ex_exponent_of(x, node->in[1]);
@@ -261,6 +291,7 @@ static bool open_contraction(Exporter *x, const Value *value, Contraction *c) {
     fits_float(x, c->ea, node, "input");
     fits_float(x, c->eb, node, "weight");
     fits_float(x, c->ec, node, "accumulator");
+    fits_float(x, least_accumulator(x, c), node, "accumulator");
     c->a = c->conv || c->gemm ? ex_narrow(x, node->in[0]) : matrix(x, node->in[0], attr_int(node, "ta", 0));
     c->b = c->conv || c->gemm ? ex_narrow(x, node->in[1]) : matrix(x, node->in[1], attr_int(node, "tb", 0));
     c->bias = found.bias != NULL ? quantised_bias(x, found.bias, c->ec) : NULL;
@@ -278,7 +309,7 @@ static const char *quantised(Exporter *x, const Value *value, int slot, int bits
         const char *real = qdq_form(x, &c);
         return limited(x, quantised_real(x, relu ? EMIT(x, "Relu", real) : real, slot), bits);
     }
-    ex_condition(x, ex_difference(x, slot, c.ec, 0), -SHIFT_LIMIT, SATURATING_SHIFT,
+    ex_condition(x, ex_difference(x, slot, least_accumulator(x, &c), 0), -SHIFT_LIMIT, SATURATING_SHIFT,
                  arena_printf(x->arena, "%s: its accumulator is too large for the requantisation of ONNX Runtime", ex_label(x, c.node)));
     const char *out = limited(x, operator_form(x, &c), bits);
     return relu ? EMIT(x, "Max", out, ex_i8(x, 0)) : out;

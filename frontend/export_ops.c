@@ -328,12 +328,28 @@ static const char *clip(Exporter *x, const Node *node) {
     return EMIT(x, "Clip", in, low != NULL ? low : "", high != NULL ? high : "");
 }
 
+/* Numbers of channels that broadcast along the axis of a tensor of so many dimensions. */
+static const char *along(Exporter *x, const char *numbers, int64_t channels, int64_t axis, int rank) {
+    Shape shape = {.rank = rank};
+    for (int i = 0; i < rank; i++)
+        shape.dim[i] = i == axis ? channels : 1;
+    return reshaped(x, numbers, shape);
+}
+
 static const char *bias(Exporter *x, const Node *node) {
-    Shape shape = {.rank = node->out[0]->shape.rank};
-    for (int i = 0; i < shape.rank; i++)
-        shape.dim[i] = i == attr_int(node, "axis", 1) ? node->in[1]->shape.dim[0] : 1;
-    const char *in = aligned(x, node, 0);
-    return EMIT(x, "Add", in, reshaped(x, aligned(x, node, 1), shape));
+    const char *in = aligned(x, node, 0), *b = aligned(x, node, 1);
+    return EMIT(x, "Add", in, along(x, b, node->in[1]->shape.dim[0], attr_int(node, "axis", 1), node->out[0]->shape.rank));
+}
+
+const char *ex_powers_of_levels(Exporter *x, const Value *level) {
+    const char *whole = ex_round(x, ex_wide(x, level), ex_power(x, ex_exponent_of(x, level), -1, 0));
+    return EMIT(x, "Pow", ex_f64(x, 2), EMIT(x, "Clip", whole, ex_f64(x, 0), ex_f64(x, NORM_LEVELS)));
+}
+
+static const char *restore(Exporter *x, const Node *node) {
+    const char *powers = ex_powers_of_levels(x, node->in[1]);
+    powers = along(x, powers, node->in[1]->shape.dim[0], attr_int(node, "axis", 1), node->out[0]->shape.rank);
+    return EMIT(x, "Mul", ex_wide(x, node->in[0]), powers);
 }
 
 /* a · 2^30 / b is a float64 quotient of integers below 2^46 and 2^16: its distance from a tie, if it is none, is beyond its rounding. */
@@ -471,6 +487,8 @@ const char *ex_operator(Exporter *x, const Node *node) {
     switch (node->op) {
     case OP_bias:
         return bias(x, node);
+    case OP_restore:
+        return restore(x, node);
     case OP_add:
         return binary(x, node, "Add", true);
     case OP_sub:

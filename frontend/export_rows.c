@@ -46,6 +46,7 @@ static bool node_keeps_rows(const Node *node, const bool *data) {
     case OP_conv_dgrad:
         return !data[node->in[1]->id];
     case OP_bias:
+    case OP_restore:
         return !data[node->in[1]->id] && attr_int(node, "axis", 1) != 0;
     case OP_add:
     case OP_sub:

@@ -104,36 +104,61 @@ static bool track(OnnxNode *node, int i, Value *running, Value *current, double 
     return true;
 }
 
-/* x * factor + addend a channel. A convolution's weights take the factor: w' = w * factor, one output channel a row. */
-static Value *folded(OnnxNode *node, Value *x, Value *factor, Value *addend) {
-    const Node *bias = x->def != NULL && x->def->op == OP_bias && attr_int(x->def, "axis", 0) == 1 ? x->def : NULL;
-    Value *inner = bias != NULL ? bias->in[0] : x;
+/* What normalises by running statistics: C numbers each. */
+typedef struct {
+    Value *scale, *shift, *mean, *variance;
+    double epsilon;
+} Running;
+
+static Value *numbers(OnnxNode *node, Value *value, int64_t channels) {
+    return node_reshape(node, value, shape_of(1, &channels));
+}
+
+/* x * factor + addend a channel. */
+static Value *scaled_and_moved(OnnxNode *node, Value *x, const Running *r) {
     int64_t channels = x->shape.dim[1];
-    if (node->importer->training || inner->def == NULL || inner->def->op != OP_conv)
-        return node_emit(node, OP_bias,
-                         INPUTS(node_emit(node, OP_mul, INPUTS(x, along(node, factor, x->shape.rank, 1, channels)), NO_ATTRS), addend),
-                         ATTRS(ATTR_I("axis", 1)));
-    const Node *conv = inner->def;
-    Value *weight = conv->in[1];
+    Value *inverse = node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(ATTR_R("epsilon", r->epsilon)));
+    Value *factor = node_emit(node, OP_mul, INPUTS(r->scale, inverse), NO_ATTRS);
+    Value *addend = node_emit(node, OP_sub, INPUTS(r->shift, node_emit(node, OP_mul, INPUTS(r->mean, factor), NO_ATTRS)), NO_ATTRS);
+    Value *y = node_emit(node, OP_mul, INPUTS(x, along(node, factor, x->shape.rank, 1, channels)), NO_ATTRS);
+    return node_emit(node, OP_bias, INPUTS(y, numbers(node, addend, channels)), ATTRS(ATTR_I("axis", 1)));
+}
+
+/* The weights of the convolution in front take the factor: w' = w * factor, one output channel a row. 1/sigma of a channel whose input is
+ * nearly constant is hundreds of times that of another, whose weights would vanish beside it: so weights and bias are computed with every
+ * 1/sigma brought to one level, and the level is restored behind the sum. */
+static Value *folded(OnnxNode *node, const Node *conv, Value *conv_bias, const Running *r) {
+    Value *weight = conv->in[1], *mean = numbers(node, r->mean, weight->shape.dim[0]);
+    int64_t channels = weight->shape.dim[0];
+    Value *inverse =
+        node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(ATTR_R("epsilon", r->epsilon), ATTR_I("part", INV_SQRT_EQUALIZED)));
+    Value *level = numbers(
+        node, node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(ATTR_R("epsilon", r->epsilon), ATTR_I("part", INV_SQRT_LEVEL))),
+        channels);
+    Value *factor = numbers(node, node_emit(node, OP_mul, INPUTS(r->scale, inverse), NO_ATTRS), channels);
+    if (conv_bias != NULL)
+        mean = node_emit(node, OP_sub, INPUTS(mean, conv_bias), NO_ATTRS);
+    Value *moved =
+        node_emit(node, OP_restore, INPUTS(node_emit(node, OP_mul, INPUTS(mean, factor), NO_ATTRS), level), ATTRS(ATTR_I("axis", 0)));
+    Value *addend = node_emit(node, OP_sub, INPUTS(numbers(node, r->shift, channels), moved), NO_ATTRS);
+    addend = node_emit(node, OP_equalize, INPUTS(addend, level), ATTRS(ATTR_I("axis", 0)));
     weight = node_emit(node, OP_mul, INPUTS(weight, along(node, factor, weight->shape.rank, 0, channels)), NO_ATTRS);
-    if (bias != NULL)
-        addend = node_emit(node, OP_add, INPUTS(addend, node_emit(node, OP_mul, INPUTS(bias->in[1], factor), NO_ATTRS)), NO_ATTRS);
     Value *out = node_emit(node, OP_conv, INPUTS(conv->in[0], weight), conv->attrs, conv->attr_count);
-    return node_emit(node, OP_bias, INPUTS(out, addend), ATTRS(ATTR_I("axis", 1)));
+    out = node_emit(node, OP_bias, INPUTS(out, addend), ATTRS(ATTR_I("axis", 1)));
+    return node_emit(node, OP_restore, INPUTS(out, level), ATTRS(ATTR_I("axis", 1)));
 }
 
 /* x is [N, C, D...]; scale, shift and statistics are C numbers of any shape. */
 static Value *with_running(OnnxNode *node, Value *x, double epsilon) {
-    Value *scale = node_value(node, 1), *shift = node_value(node, 2);
-    Value *mean = node_state(node, 3), *variance = node_state(node, 4);
-    Value *inverse = node_emit(node, OP_inv_sqrt, INPUTS(variance), ATTRS(ATTR_R("epsilon", epsilon)));
-    Value *factor = node_emit(node, OP_mul, INPUTS(scale, inverse), NO_ATTRS);
-    Value *moved = node_emit(node, OP_mul, INPUTS(mean, factor), NO_ATTRS);
-    Value *addend = node_emit(node, OP_sub, INPUTS(shift, moved), NO_ATTRS);
-    if (x == NULL || addend == NULL || (node_wants(node, 1) && !node_alias(node, 1, 3)) || (node_wants(node, 2) && !node_alias(node, 2, 4)))
+    Running r = {node_value(node, 1), node_value(node, 2), node_state(node, 3), node_state(node, 4), epsilon};
+    if (x == NULL || r.scale == NULL || r.shift == NULL || r.mean == NULL || r.variance == NULL ||
+        (node_wants(node, 1) && !node_alias(node, 1, 3)) || (node_wants(node, 2) && !node_alias(node, 2, 4)))
         return NULL;
-    Shape numbers = shape_of(1, &x->shape.dim[1]);
-    return folded(node, x, node_reshape(node, factor, numbers), node_reshape(node, addend, numbers));
+    const Node *bias = x->def != NULL && x->def->op == OP_bias && attr_int(x->def, "axis", 0) == 1 ? x->def : NULL;
+    const Node *conv = bias != NULL ? bias->in[0]->def : x->def;
+    if (node->importer->training || conv == NULL || conv->op != OP_conv)
+        return scaled_and_moved(node, x, &r);
+    return folded(node, conv, bias != NULL ? bias->in[1] : NULL, &r);
 }
 
 static Value *with_batch(OnnxNode *node, Value *x, double epsilon, double momentum) {

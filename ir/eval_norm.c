@@ -107,24 +107,67 @@ void eval_rsqrt(const Eval *eval, const Node *node) {
     }
 }
 
+/* --- levels --- */
+
+/* m * 2^(NORM_LEVELS - level), or the level, of 1/sigma = m * 2^-30. */
+static int64_t part_of(int64_t m, int64_t part) {
+    int64_t level = intc_saturate(intc_bit_length((uint64_t)m) - 30 - NORM_LEVEL_TOP + NORM_LEVELS, 0, NORM_LEVELS);
+    return part == INV_SQRT_WHOLE ? m : part == INV_SQRT_LEVEL ? level : intc_shift_left(m, (int)(NORM_LEVELS - level));
+}
+
+static double part_of_real(double r, int64_t part) {
+    int power;
+    frexp(r, &power);
+    int level = (int)intc_saturate(power - NORM_LEVEL_TOP + NORM_LEVELS, 0, NORM_LEVELS);
+    return part == INV_SQRT_WHOLE ? r : part == INV_SQRT_LEVEL ? level : ldexp(r, NORM_LEVELS - level);
+}
+
+/* x of every channel times 2^(NORM_LEVELS - level), or 2^(level - NORM_LEVELS). */
+static void by_level(const Eval *eval, const Node *node, bool up) {
+    Shape shape = node->out[0]->shape;
+    Walk walk = {.shape = shape};
+    walk.stride[attr_int(node, "axis", 1)] = 1;
+    const Tensor *x = eval_in(eval, node, 0), *level = eval_in(eval, node, 1);
+    Tensor *y = eval_out(eval, node, 0);
+    int64_t count = shape_elements(shape);
+    for (int64_t i = 0; i < count; i++, walk_next(&walk))
+        if (eval_exact(eval, node->out[0])) {
+            int64_t m = level->mantissa[walk.offset];
+            int l = (int)eval_align_saturated(m < 0 ? 0 : m, -level->exponent, NORM_LEVELS);
+            y->mantissa[i] = intc_shift_left(x->mantissa[i], up ? NORM_LEVELS - l : l);
+        } else {
+            int l = (int)fmin(fmax(level->real[walk.offset], 0), NORM_LEVELS);
+            y->real[i] = ldexp(x->real[i], up ? NORM_LEVELS - l : l - NORM_LEVELS);
+        }
+}
+
+void eval_equalize(const Eval *eval, const Node *node) {
+    by_level(eval, node, true);
+}
+
+void eval_restore(const Eval *eval, const Node *node) {
+    by_level(eval, node, false);
+}
+
 void eval_inv_sqrt(const Eval *eval, const Node *node) {
     const Tensor *v = eval_in(eval, node, 0);
     Tensor *y = eval_out(eval, node, 0);
-    int64_t n = shape_elements(node->out[0]->shape), top = node->out[0]->bound;
+    int64_t n = shape_elements(node->out[0]->shape), top = (int64_t)1 << 44, part = attr_int(node, "part", INV_SQRT_WHOLE);
     int e = v->exponent < -60 ? -60 : v->exponent, even = e & ~1;
     for (int64_t i = 0; i < n; i++) {
         if (!eval_exact(eval, node->out[0])) {
-            y->real[i] = 1 / sqrt(fmax(v->real[i], 0) + attr_real(node, "epsilon", 0));
+            y->real[i] = part_of_real(1 / sqrt(fmax(v->real[i], 0) + attr_real(node, "epsilon", 0)), part);
             continue;
         }
         int64_t m = intc_round_even(v->mantissa[i] < 0 ? 0 : v->mantissa[i], e - v->exponent > 63 ? 63 : e - v->exponent);
         int64_t total = intc_shift_left(m, 26 + (e - even)) + epsilon_at(node, (int64_t)even - 26, (int64_t)1 << 60);
         int k;
-        y->mantissa[i] = top;
+        int64_t inverse = top;
         if (total > 0) {
             int64_t quotient = divide_even((int64_t)1 << 60, normalised_root(total, &k));
-            y->mantissa[i] = eval_align_saturated(quotient, 17 + even / 2 - k, top);
+            inverse = eval_align_saturated(quotient, 17 + even / 2 - k, top);
         }
+        y->mantissa[i] = part_of(inverse, part);
     }
 }
 

@@ -274,6 +274,8 @@ enum { NORM_MEAN_FRACTION = 8, NORM_VARIANCE_FRACTION = 24, NORM_SUM_FRACTION = 
 /* Of norm_line: places of the line below the mantissas of the scale, the largest shift, and how far the exponents of line and scale, and of
  * line and shift, are told apart. */
 enum { NORM_LINE_PLACES = 6, NORM_LINE_SHIFT = 30, NORM_LINE_FALL = 32, NORM_LINE_RISE = 96 };
+/* The level of 1/sigma: the power of two above it, from 2^(NORM_LEVEL_TOP - NORM_LEVELS) to 2^NORM_LEVEL_TOP. Parts of inv_sqrt. */
+enum { NORM_LEVELS = 14, NORM_LEVEL_TOP = 9, INV_SQRT_WHOLE = 0, INV_SQRT_EQUALIZED, INV_SQRT_LEVEL };
 /* Of normalize: elements that one mean stands for, and f, the fraction bits of x-hat. */
 int64_t norm_count(const Node *node);
 int norm_fraction(const Node *node);

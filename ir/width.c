@@ -130,9 +130,13 @@ int64_t bound_code(const Node *node) {
     return 32767 * 32 + norm_most_shift(node);
 }
 
+/* What is brought to its level is below 2^(30 + NORM_LEVEL_TOP), or what was at the highest level already. */
 int64_t bound_inv_sqrt(const Node *node) {
-    (void)node;
-    return (int64_t)1 << 44;
+    return attr_int(node, "part", INV_SQRT_WHOLE) == INV_SQRT_LEVEL ? NORM_LEVELS : (int64_t)1 << 44;
+}
+
+int64_t bound_level(const Node *node) {
+    return product(node->in[0]->bound, (int64_t)1 << NORM_LEVELS);
 }
 
 int64_t bound_normalize(const Node *node) {
@@ -315,6 +319,9 @@ int node_exponent_weight(const Node *node, int input) {
         return input == 3;
     case OP_norm_line:
         return input >= 2;
+    case OP_equalize:
+    case OP_restore:
+        return input == 0;
     case OP_norm_apply:
         return input == 2;
     case OP_norm_dot:
@@ -340,8 +347,11 @@ int node_exponent_constant(const Node *node) {
         return -(int)attr_int(node, "places", 0);
     case OP_div:
     case OP_exp:
-    case OP_inv_sqrt:
         return -30;
+    case OP_inv_sqrt:
+        return attr_int(node, "part", INV_SQRT_WHOLE) == INV_SQRT_LEVEL ? 0 : -30;
+    case OP_restore:
+        return -NORM_LEVELS;
     case OP_random_normal:
         return -QUANTILE_FRACTION;
     case OP_share:

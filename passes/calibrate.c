@@ -59,7 +59,8 @@ static Value *new_state(Graph *graph, const Value *like, int number) {
     Value *state = graph_value(graph, VALUE_STATE, arena_printf(graph->arena, "folded.%d", number), like->shape);
     state->type = like->type;
     state->bound = like->bound;
-    state->exponent_kind = EXPONENT_DYNAMIC;
+    state->exponent_kind = like->exponent_kind;
+    state->exponent = like->exponent;
     return state;
 }
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define INTC_ABI_VERSION 6
+#define INTC_ABI_VERSION 7
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -101,6 +101,7 @@ enum intc_exponent_kind {
     INTC_EXPONENT_SLOT,   /* the calibrated exponent (i32) at arena offset `offset` */
     INTC_EXPONENT_PARAM,  /* of the parameter `tensor` as it is stored */
     INTC_EXPONENT_MAPPED, /* of the parameter `tensor` mapped to `bits` bits, nearest */
+    INTC_EXPONENT_LEAST,  /* the least mantissa of the parameter `tensor` */
     INTC_EXPONENT_ADD,    /* a + b + constant, clamped to [INTC_EXPONENT_ZERO, -INTC_EXPONENT_ZERO] */
     INTC_EXPONENT_SUB,    /* a - b + constant, clamped */
     INTC_EXPONENT_MAX,    /* the larger of a and b */

@@ -38,7 +38,7 @@ static const struct intc_tensor *tensor_at(const Session *session, int32_t index
 static bool compute_exponent(const Session *session, const struct intc_exponent *row, int64_t i, int64_t *values) {
     const struct intc_tensor *tensor = tensor_at(session, row->tensor);
     bool pair = row->kind >= INTC_EXPONENT_ADD, known = row->a >= 0 && row->a < i && row->b >= 0 && row->b < i;
-    if ((pair && !known) || (!tensor && (row->kind == INTC_EXPONENT_PARAM || row->kind == INTC_EXPONENT_MAPPED)))
+    if ((pair && !known) || (!tensor && row->kind >= INTC_EXPONENT_PARAM && row->kind <= INTC_EXPONENT_LEAST))
         return false;
     int64_t a = pair ? values[row->a] : 0, b = pair ? values[row->b] : 0;
     int shift;
@@ -56,6 +56,13 @@ static bool compute_exponent(const Session *session, const struct intc_exponent 
         values[i] = INTC_EXPONENT_ZERO;
         if (mapped_shift(session, tensor, row->bits, &shift))
             values[i] = intc_exponent_clamp((int64_t)intc_rt_exponent(session->arena, tensor->exponent_offset) + shift);
+        return true;
+    case INTC_EXPONENT_LEAST:
+        values[i] = INT16_MAX;
+        for (int64_t k = 0; k < intc_rt_tensor_elements(tensor); k++) {
+            int64_t x = intc_rt_tensor_get(session->arena, tensor, k);
+            values[i] = x < values[i] ? x : values[i];
+        }
         return true;
     case INTC_EXPONENT_ADD:
         values[i] = intc_exponent_clamp(a + b + row->constant);

@@ -53,6 +53,12 @@ static int exponent_value(const Filler *f, const TemplateExponent *e) {
         return tensor->exponent;
     case INTC_EXPONENT_MAPPED:
         return intc_exponent_clamp((int64_t)tensor->exponent + mapping_shift(f, value, e->bits));
+    case INTC_EXPONENT_LEAST: {
+        int64_t least = tensor->mantissa[0];
+        for (int64_t i = 1; i < shape_elements(value->shape); i++)
+            least = tensor->mantissa[i] < least ? tensor->mantissa[i] : least;
+        return (int)least;
+    }
     case INTC_EXPONENT_ADD:
         return intc_exponent_clamp((int64_t)a + b + e->constant);
     case INTC_EXPONENT_SUB:

@@ -14,6 +14,7 @@ typedef struct {
 #define Y16 "  %y : i16[4x6] <=32767 e? = input\n"
 #define X32 "  %x : i32[4x6] <=1000000 e? = input\n"
 #define IMAGE "  %x : i8[2x4x6x5] <=127 e? = input\n"
+#define LEVEL "  %l = inv_sqrt %v {epsilon=0x1p-17, part=2}\n"
 #define LABEL "  %t : i8[4] <=7 = input\n"
 #define MASK "  %k : i8[4x6] <=1 = input\n"
 #define POOL "kernel=[3, 2], strides=[2, 1], pads=[1, 0, 0, 1], dilations=[1, 2]"
@@ -91,6 +92,8 @@ static const Case cases[] = {
     {OP_share, 0.5, X32 "  %r = share %x {count=7, fraction=8}\n"},
     {OP_variance, 0.5,
      "  %s : i32[4] <=1000 e? = input\n  %q : i32[4] <=100000000 e? = input\n  %r = variance %s, %q {count=3, centered=0}\n"},
+    {OP_equalize, 0, "  %v : i16[6] <=32767 e? = input\n  %b : i16[6] <=32767 e? = input\n" LEVEL "  %r = equalize %b, %l {axis=0}\n"},
+    {OP_restore, 0, X32 "  %v : i16[6] <=32767 e? = input\n" LEVEL "  %r = restore %x, %l {axis=1}\n"},
     {OP_reduce_sum, 0, IMAGE "  %r = reduce_sum %x {axes=[0, 2], keepdims=0}\n"},
     {OP_maxpool, 0, IMAGE "  %r, %o = maxpool %x {" POOL "}\n"},
     {OP_maxpool_grad, 0,

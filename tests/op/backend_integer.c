@@ -97,7 +97,9 @@ static double bound_of(const Eval *integer, const Eval *real, const Node *node, 
     case OP_masked_softmax:
         return 0x1p-15;
     case OP_inv_sqrt:
-        return 0x1p-31 + 0x1p-20 * y;
+        if (attr_int(node, "part", INV_SQRT_WHOLE) == INV_SQRT_LEVEL) /* just below a power of two or just above */
+            return 1;
+        return ldexp(1, attr_int(node, "part", INV_SQRT_WHOLE) == INV_SQRT_WHOLE ? -31 : NORM_LEVELS - 31) + 0x1p-20 * y;
     case OP_normalize:
         return 0x1p-14 * y + ldexp(scale, -norm_fraction(node));
     default:

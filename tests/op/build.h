@@ -166,10 +166,19 @@ static inline Value *norm_gradient(Graph *graph, Value *g, Value *x, Value *cons
     return grad_norm_input(graph, product->def, (Value *[]){g, x, made[0], made[1], means[0], means[1], scale}, each);
 }
 
+/* Levels of variances between 1 and 16. */
+static inline Value *levels(Graph *graph, Value *x) {
+    for (int i = 0; i < 2; i++)
+        x = build(graph, OP_mul, NULL, INPUTS(x, x), NO_ATTRS);
+    return build(graph, OP_inv_sqrt, NULL, INPUTS(x), ATTRS(ATTR_R("epsilon", 0x1p-10), ATTR_I("part", INV_SQRT_LEVEL)));
+}
+
 /* The node of a case. Operands that only make sense as statistics of x are made from it: the case gives an integer tensor of their shape.
  */
 static inline Value *case_node(Graph *graph, const Case *test, Value **in, int count) {
     Value *stats[3];
+    if (test->op == OP_equalize || test->op == OP_restore)
+        in[1] = levels(graph, in[1]);
     bool grad = test->op == OP_norm_grad || test->op == OP_norm_dot;
     if (test->op != OP_normalize && test->op != OP_norm_apply && !grad)
         return build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
