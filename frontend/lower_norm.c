@@ -114,38 +114,49 @@ static Value *numbers(OnnxNode *node, Value *value, int64_t channels) {
     return node_reshape(node, value, shape_of(1, &channels));
 }
 
-/* x * factor + addend a channel. */
-static Value *scaled_and_moved(OnnxNode *node, Value *x, const Running *r) {
-    int64_t channels = x->shape.dim[1];
-    Value *inverse = node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(ATTR_R("epsilon", r->epsilon)));
-    Value *factor = node_emit(node, OP_mul, INPUTS(r->scale, inverse), NO_ATTRS);
-    Value *addend = node_emit(node, OP_sub, INPUTS(r->shift, node_emit(node, OP_mul, INPUTS(r->mean, factor), NO_ATTRS)), NO_ATTRS);
-    Value *y = node_emit(node, OP_mul, INPUTS(x, along(node, factor, x->shape.rank, 1, channels)), NO_ATTRS);
-    return node_emit(node, OP_bias, INPUTS(y, numbers(node, addend, channels)), ATTRS(ATTR_I("axis", 1)));
+/* x * factor + addend a channel: scale/sigma and shift - mean*scale/sigma, or mean less `moved` if there is one. */
+typedef struct {
+    Value *factor, *addend, *level; /* level: NULL, or of the channels, which the factor is brought to */
+} ChannelLine;
+
+static ChannelLine line_of(OnnxNode *node, const Running *r, Value *moved, int64_t channels, bool levels) {
+    ChannelLine line = {0};
+    Attr epsilon = ATTR_R("epsilon", r->epsilon);
+    Value *mean = numbers(node, r->mean, channels);
+    Value *inverse = levels ? node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(epsilon, ATTR_I("part", INV_SQRT_EQUALIZED)))
+                            : node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(epsilon));
+    line.factor = numbers(node, node_emit(node, OP_mul, INPUTS(r->scale, inverse), NO_ATTRS), channels);
+    if (moved != NULL)
+        mean = node_emit(node, OP_sub, INPUTS(mean, moved), NO_ATTRS);
+    Value *product = node_emit(node, OP_mul, INPUTS(mean, line.factor), NO_ATTRS);
+    if (levels) {
+        line.level =
+            numbers(node, node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(epsilon, ATTR_I("part", INV_SQRT_LEVEL))), channels);
+        product = node_emit(node, OP_restore, INPUTS(product, line.level), ATTRS(ATTR_I("axis", 0)));
+    }
+    line.addend = node_emit(node, OP_sub, INPUTS(numbers(node, r->shift, channels), product), NO_ATTRS);
+    if (levels)
+        line.addend = node_emit(node, OP_equalize, INPUTS(line.addend, line.level), ATTRS(ATTR_I("axis", 0)));
+    return line;
 }
 
-/* The weights of the convolution in front take the factor: w' = w * factor, one output channel a row. 1/sigma of a channel whose input is
- * nearly constant is hundreds of times that of another, whose weights would vanish beside it: so weights and bias are computed with every
- * 1/sigma brought to one level, and the level is restored behind the sum. */
+static Value *scaled_and_moved(OnnxNode *node, Value *x, const Running *r) {
+    ChannelLine line = line_of(node, r, NULL, x->shape.dim[1], false);
+    Value *y = node_emit(node, OP_mul, INPUTS(x, along(node, line.factor, x->shape.rank, 1, x->shape.dim[1])), NO_ATTRS);
+    return node_emit(node, OP_bias, INPUTS(y, line.addend), ATTRS(ATTR_I("axis", 1)));
+}
+
+/* The weights of the convolution in front take the factor: w' = w * factor, one output channel a row. In a grouped convolution a channel
+ * depends on few others: where these are nearly constant its 1/sigma is hundreds of times that of another, whose weights would vanish
+ * beside its own. So there weights and bias are computed with every 1/sigma brought to one level, which is restored behind the sum. */
 static Value *folded(OnnxNode *node, const Node *conv, Value *conv_bias, const Running *r) {
-    Value *weight = conv->in[1], *mean = numbers(node, r->mean, weight->shape.dim[0]);
-    int64_t channels = weight->shape.dim[0];
-    Value *inverse =
-        node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(ATTR_R("epsilon", r->epsilon), ATTR_I("part", INV_SQRT_EQUALIZED)));
-    Value *level = numbers(
-        node, node_emit(node, OP_inv_sqrt, INPUTS(r->variance), ATTRS(ATTR_R("epsilon", r->epsilon), ATTR_I("part", INV_SQRT_LEVEL))),
-        channels);
-    Value *factor = numbers(node, node_emit(node, OP_mul, INPUTS(r->scale, inverse), NO_ATTRS), channels);
-    if (conv_bias != NULL)
-        mean = node_emit(node, OP_sub, INPUTS(mean, conv_bias), NO_ATTRS);
-    Value *moved =
-        node_emit(node, OP_restore, INPUTS(node_emit(node, OP_mul, INPUTS(mean, factor), NO_ATTRS), level), ATTRS(ATTR_I("axis", 0)));
-    Value *addend = node_emit(node, OP_sub, INPUTS(numbers(node, r->shift, channels), moved), NO_ATTRS);
-    addend = node_emit(node, OP_equalize, INPUTS(addend, level), ATTRS(ATTR_I("axis", 0)));
-    weight = node_emit(node, OP_mul, INPUTS(weight, along(node, factor, weight->shape.rank, 0, channels)), NO_ATTRS);
-    Value *out = node_emit(node, OP_conv, INPUTS(conv->in[0], weight), conv->attrs, conv->attr_count);
-    out = node_emit(node, OP_bias, INPUTS(out, addend), ATTRS(ATTR_I("axis", 1)));
-    return node_emit(node, OP_restore, INPUTS(out, level), ATTRS(ATTR_I("axis", 1)));
+    int64_t channels = conv->in[1]->shape.dim[0];
+    ChannelLine line = line_of(node, r, conv_bias, channels, attr_int(conv, "group", 1) > 1);
+    Value *factor = along(node, line.factor, conv->in[1]->shape.rank, 0, channels);
+    Value *weight = node_emit(node, OP_mul, INPUTS(conv->in[1], factor), NO_ATTRS);
+    Value *y = node_emit(node, OP_conv, INPUTS(conv->in[0], weight), conv->attrs, conv->attr_count);
+    y = node_emit(node, OP_bias, INPUTS(y, line.addend), ATTRS(ATTR_I("axis", 1)));
+    return line.level == NULL ? y : node_emit(node, OP_restore, INPUTS(y, line.level), ATTRS(ATTR_I("axis", 1)));
 }
 
 /* x is [N, C, D...]; scale, shift and statistics are C numbers of any shape. */
