@@ -178,6 +178,12 @@ static uint64_t little_endian(const uint8_t *bytes, int count) {
     return value;
 }
 
+static double float_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value;
+}
+
 static double real_from_bits(uint64_t bits, int type) {
     if (onnx_small_float(type) != NULL)
         return small_to_real(onnx_small_float(type), (int)bits);
@@ -192,16 +198,18 @@ static double real_from_bits(uint64_t bits, int type) {
         memcpy(&value, &bits, sizeof value);
         return value;
     }
-    uint32_t narrow = (uint32_t)bits;
-    float value;
-    memcpy(&value, &narrow, sizeof value);
-    return (double)value;
+    return float_from_bits((uint32_t)bits);
 }
 
 static bool decode_raw(const uint8_t *bytes, size_t size, int type, int64_t count, int64_t *ints, double *reals) {
     int width = type_bits_of(type);
     if (size != ((size_t)count * (size_t)width + 7) / 8)
         return false;
+    if (type == DATA(FLOAT)) { /* most weights */
+        for (int64_t i = 0; i < count; i++)
+            reals[i] = float_from_bits((uint32_t)little_endian(bytes + 4 * i, 4));
+        return true;
+    }
     for (int64_t i = 0; i < count; i++) {
         uint64_t bits = width >= 8 ? little_endian(bytes + i * (width / 8), width / 8)
                                    : (uint64_t)(bytes[i * width / 8] >> (i * width % 8) & ((1 << width) - 1));

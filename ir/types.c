@@ -119,10 +119,17 @@ int reals_to_mantissas(const double *real, int64_t n, int bits, int64_t *mantiss
     if (nearbyint(ldexp(largest, -e)) > top)
         e++;
     /* A product with a power of two is exact but where it is subnormal, and rounds to 0 there. */
-    double scale = ldexp(1.0, -e);
-    bool plain = isnormal(scale);
-    for (int64_t i = 0; i < n; i++)
-        mantissa[i] = (int64_t)nearbyint(plain ? real[i] * scale : ldexp(real[i], -e));
+    double scale = ldexp(1.0, -e), whole = 0x1.8p+52;
+    bool plain = isnormal(scale) && bits < 50;
+    for (int64_t i = 0; plain && i < n; i++) { /* the nearest whole number, in a loop of vectors */
+        double shifted = real[i] * scale + whole;
+        int64_t from, to;
+        memcpy(&to, &shifted, sizeof to);
+        memcpy(&from, &whole, sizeof from);
+        mantissa[i] = to - from;
+    }
+    for (int64_t i = 0; !plain && i < n; i++)
+        mantissa[i] = (int64_t)nearbyint(ldexp(real[i], -e));
     /* Trailing zeros of all mantissas carry no information: an exact tensor gets the mantissas people wrote. */
     for (;;) {
         int64_t any = 0;

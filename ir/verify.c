@@ -88,14 +88,25 @@ static bool check_type(Verifier *verifier, const Value *value) {
     return true;
 }
 
-/* Whether no magnitude exceeds the bound. A loop without an exit: weights are many, and are looked at after every pass. */
+/* Whether it is certain that no magnitude exceeds the bound: neither bound - m nor bound + m has a sign. A loop of vectors without an exit:
+ * weights are many, and are looked at after every pass. */
 static bool within(const int64_t *mantissa, int64_t n, int64_t bound) {
-    int64_t least = 0, most = 0;
+    uint64_t any = 0;
+    for (int64_t i = 0; i < n; i++)
+        any |= ((uint64_t)bound - (uint64_t)mantissa[i]) | ((uint64_t)bound + (uint64_t)mantissa[i]);
+    return any >> 63 == 0;
+}
+
+/* Likewise; x - x is 0 but for infinities and NaN. */
+static bool all_finite(const double *real, int64_t n) {
+    uint64_t any = 0;
     for (int64_t i = 0; i < n; i++) {
-        least = mantissa[i] < least ? mantissa[i] : least;
-        most = mantissa[i] > most ? mantissa[i] : most;
+        double rest = real[i] - real[i];
+        uint64_t bits;
+        memcpy(&bits, &rest, sizeof bits);
+        any |= bits;
     }
-    return most <= bound && intc_magnitude(least) <= (uint64_t)bound;
+    return any == 0;
 }
 
 static bool check_contents(Verifier *verifier, const Value *value) {
@@ -108,7 +119,8 @@ static bool check_contents(Verifier *verifier, const Value *value) {
         if (intc_magnitude(value->mantissa[i]) > (uint64_t)value->bound)
             return complain(verifier, NULL, "%%%s: element %lld is %lld, expected at most the bound %lld", value->name, (long long)i,
                             (long long)value->mantissa[i], (long long)value->bound);
-    for (int64_t i = 0; !exact && value->real != NULL && i < n; i++)
+    bool finite = exact || value->real == NULL || all_finite(value->real, n);
+    for (int64_t i = 0; !finite && i < n; i++)
         if (!isfinite(value->real[i]))
             return complain(verifier, NULL, "%%%s: element %lld is %g, expected a finite number", value->name, (long long)i,
                             value->real[i]);
