@@ -1,9 +1,10 @@
 /* Small rewrites that change no result: constant folding, moves that move nothing, chains of moves, broadcasts that a pointwise reader does
- * itself, rescales of what is narrow already. Before: any stage from STAGE_LOWERED. After: the same stage; replaced nodes are left for dce.
+ * itself, sums of slices put back in their places, rescales of what is narrow already. Before: any stage from STAGE_LOWERED. After: the
+ * same stage; replaced nodes are left for dce.
  */
 #include "passes/passes.h"
 
-enum { FOLD_MOST = 4096 };
+enum { FOLD_MOST = 4096, MOST_PARTS = 64 };
 
 /* Makes every use of the node's output read `by`; a named output hands its name on. */
 static bool replace(Graph *graph, const Node *node, Value *by) {
@@ -14,8 +15,8 @@ static bool replace(Graph *graph, const Node *node, Value *by) {
     return true;
 }
 
-/* Puts a new node where `node` stands. */
-static bool substitute(Graph *graph, const Node *node, int at, Op op, Value *const *in, int in_count, const Attr *attrs, int attr_count) {
+/* A new node at `at`, as `node` is. */
+static Value *insert(Graph *graph, const Node *node, int at, Op op, Value *const *in, int in_count, const Attr *attrs, int attr_count) {
     graph_insert_at(graph, at);
     graph_set_phase(graph, node->phase);
     Value *out = build(graph, op, node, in, in_count, attrs, attr_count);
@@ -23,7 +24,12 @@ static bool substitute(Graph *graph, const Node *node, int at, Op op, Value *con
     graph_set_phase(graph, PHASE_FORWARD);
     out->def->origin = node->origin;
     out->def->forward = node->forward;
-    return replace(graph, node, out);
+    return out;
+}
+
+/* Puts a new node where `node` stands. */
+static bool substitute(Graph *graph, const Node *node, int at, Op op, Value *const *in, int in_count, const Attr *attrs, int attr_count) {
+    return replace(graph, node, insert(graph, node, at, op, in, in_count, attrs, attr_count));
 }
 
 /* --- constant folding --- */
@@ -158,6 +164,55 @@ static bool fold_pair(Graph *graph, const Node *node, int at) {
     return false;
 }
 
+/* The axis along which alone a pad, which has one reader, puts zeros; -1: no such pad. */
+static int padded_axis(const Graph *graph, const Value *value) {
+    int count, axis = -1;
+    if (!is_op(value, OP_pad) || !all_equal(value->def, "interior", 0) || value_uses(graph, value) != 1)
+        return -1;
+    const int64_t *low = attr_ints(value->def, "low", &count), *high = attr_ints(value->def, "high", &count);
+    for (int d = 0; d < count; d++) {
+        if (low[d] == 0 && high[d] == 0)
+            continue;
+        if (axis >= 0)
+            return -1;
+        axis = d;
+    }
+    return axis;
+}
+
+/* Appends what a pad places: of a concat along the axis, which has no other reader, its parts. */
+static int add_parts(const Graph *graph, const Value *pad, int axis, Value **parts, int count) {
+    Value *in = pad->def->in[0];
+    bool joined = is_op(in, OP_concat) && attr_int(in->def, "axis", 0) == axis && value_uses(graph, in) == 1;
+    for (int k = 0; k < (joined ? in->def->in_count : 1) && count < MOST_PARTS; k++)
+        parts[count++] = joined ? in->def->in[k] : in;
+    return count;
+}
+
+/* A sum of two parts that lie side by side among zeros, as the gradients of slices of one tensor are, joins them. */
+static bool fold_parts(Graph *graph, const Node *node, int at) {
+    if (node->op != OP_add || graph->stage >= STAGE_SCALED || node->in[0] == node->in[1])
+        return false;
+    int axis = padded_axis(graph, node->in[0]), rank = node->out[0]->shape.rank, count = 0, dims;
+    if (axis < 0 || padded_axis(graph, node->in[1]) != axis)
+        return false;
+    bool swapped = attr_ints(node->in[0]->def, "low", &dims)[axis] > attr_ints(node->in[1]->def, "low", &dims)[axis];
+    const Value *first = node->in[swapped], *second = node->in[!swapped];
+    const int64_t *low = attr_ints(first->def, "low", &dims), *high = attr_ints(second->def, "high", &dims);
+    if (low[axis] + first->def->in[0]->shape.dim[axis] != attr_ints(second->def, "low", &dims)[axis])
+        return false;
+    Value *parts[MOST_PARTS];
+    count = add_parts(graph, second, axis, parts, add_parts(graph, first, axis, parts, 0));
+    if (count == MOST_PARTS)
+        return false;
+    Value *whole = insert(graph, node, at, OP_concat, parts, count, ATTRS(ATTR_I("axis", axis)));
+    if (low[axis] == 0 && high[axis] == 0)
+        return replace(graph, node, whole);
+    int64_t none[MAX_RANK] = {0};
+    return substitute(graph, node, at + 1, OP_pad, &whole, 1,
+                      ATTRS(ATTR_L("low", rank, low), ATTR_L("high", rank, high), ATTR_L("interior", rank, none)));
+}
+
 /* A pointwise node broadcasts its operands itself, as long as another operand has the full shape. */
 static bool fold_broadcast(const Graph *graph, Node *node) {
     bool takes = node->op == OP_add || node->op == OP_sub || node->op == OP_mul || node->op == OP_div;
@@ -196,7 +251,7 @@ bool pass_fold(Graph *graph, Diag *diag) {
         else if (is_reshape(node) && same_width(graph, node->in[0], node->out[0])) {
             const Shape shape = node->out[0]->shape;
             substitute(graph, node, i, OP_reshape, node->in, 1, ATTRS(ATTR_L("shape", shape.rank, shape.dim)));
-        } else if (!fold_pair(graph, node, i) && !fold_broadcast(graph, node))
+        } else if (!fold_pair(graph, node, i) && !fold_parts(graph, node, i) && !fold_broadcast(graph, node))
             fold_rescale(graph, node);
         /* Look again at what took this node's place. */
         if (graph->node_count > before)

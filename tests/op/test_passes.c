@@ -112,6 +112,35 @@ static int count_ops(const Graph *graph, Op op) {
     return count;
 }
 
+/* The gradients of three slices of one tensor are joined, not padded and added; of slices that leave a gap two are. */
+static void check_parts(int64_t gap, int pads) {
+    Arena *arena = arena_new();
+    Graph *graph = graph_new(arena, "parts");
+    graph->stage = STAGE_LOWERED;
+    uint64_t state = 11;
+    double before[RESULTS], after[RESULTS];
+    Value *p = real_value(graph, VALUE_PARAM, "p", parse_shape("9x3"), 9, false, &state), *total = NULL;
+    for (int64_t k = 0; k < 3; k++) {
+        int64_t starts[] = {k == 0 ? 0 : 2 * k + gap, 0}, steps[] = {1, 1}, shape[] = {2, 3};
+        Value *part = build(graph, OP_slice, NULL, INPUTS(p),
+                            ATTRS(ATTR_L("starts", 2, starts), ATTR_L("steps", 2, steps), ATTR_L("shape", 2, shape)));
+        Value *term = weighted_total(graph, build(graph, OP_mul, NULL, INPUTS(part, part), NO_ATTRS), &state);
+        total = total == NULL ? term : build(graph, OP_add, NULL, INPUTS(total, term), NO_ATTRS);
+    }
+    graph_output(graph, "loss", ROLE_LOSS, total);
+    bool good = verified("parts", graph, pass_backward(graph, diag)) && verified("parts", graph, pass_sgd(graph, diag));
+    if (good)
+        evaluate(graph, EVAL_REAL, before);
+    good = good && verified("parts", graph, pass_fold(graph, diag)) && verified("parts", graph, pass_dce(graph, diag));
+    if (good) {
+        evaluate(graph, EVAL_REAL, after);
+        compare("parts", before, after, 0);
+        CHECK(count_ops(graph, OP_concat) == 1 && count_ops(graph, OP_pad) == pads, "%d concats and %d pads of slices with a gap of %lld",
+              count_ops(graph, OP_concat), count_ops(graph, OP_pad), (long long)gap);
+    }
+    arena_free(arena);
+}
+
 static void check_select(void) {
     Arena *arena = arena_new();
     Graph *graph = net_mlp(arena, true);
@@ -223,6 +252,8 @@ int main(void) {
     check_widths("mlp", net_mlp(arena, true));
     check_widths("cnn", net_cnn(arena, true));
     check_select();
+    check_parts(0, 1); /* and zeros behind the last */
+    check_parts(1, 2);
     check_calibrate("mlp", net_mlp(arena, false));
     check_calibrate("cnn", net_cnn(arena, false));
     check_calibrate("negated", net_negated(arena, OP_neg));
