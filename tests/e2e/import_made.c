@@ -1,8 +1,10 @@
 /* Models made on the spot, each to show one thing that the importer must do or refuse. Prints what fails; exits 1 then. */
 #include "frontend/frontend.h"
+#include "passes/passes.h"
 
 #include "onnx/onnx.pb-c.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -370,6 +372,57 @@ static void test_batch_normalization(void) {
     }
 }
 
+/* Predictions for mantissas of 8 bits, zeros in channel 0 and made-up ones in channel 1 of x, of one image of two channels. */
+static double *predictions(Graph *graph, EvalMode mode, int elements) {
+    Eval *eval = eval_new(graph, mode);
+    double *y = arena_alloc(graph->arena, (size_t)elements, sizeof *y);
+    for (int i = 0; i < graph->value_count; i++)
+        for (int k = 0; graph->values[i]->kind == VALUE_INPUT && k < elements; k++) {
+            int64_t m = k < elements / 2 ? 0 : k * k % 199 - 99;
+            eval->tensors[i].exponent = -5;
+            if (mode == EVAL_INTEGER)
+                eval->tensors[i].mantissa[k] = m;
+            else
+                eval->tensors[i].real[k] = ldexp((double)m, -5);
+        }
+    eval_nodes(eval);
+    for (int i = 0; i < graph->output_count; i++) {
+        const Tensor *found = &eval->tensors[graph->outputs[i].value->id];
+        for (int k = 0; graph->outputs[i].role == ROLE_PREDICTION && k < elements; k++)
+            y[k] = mode == EVAL_INTEGER ? ldexp((double)found->mantissa[k], found->exponent) : found->real[k];
+    }
+    eval_free(eval);
+    return y;
+}
+
+/* Normalisation folded into a depthwise convolution: a channel without variance, whose 1/sigma is 316, leaves the other's weights alone. */
+static void test_levels(void) {
+    enum { SIDE = 6, ELEMENTS = 2 * SIDE * SIDE };
+    Made *made = made_new(13);
+    add_input(made, "x", 1, "1,2,6,6");
+    add_floats(made, "w", 4, (int64_t[]){2, 1, 1, 1}, 0.7f);
+    static const char *const numbers[] = {"scale", "shift", "mean", "var"};
+    static const float value[] = {1.5f, 0.25f, 0.1f, 0};
+    for (int i = 0; i < 4; i++)
+        add_floats(made, numbers[i], 1, (int64_t[]){2}, value[i]);
+    made->initializers[made->graph.n_initializer - 1]->float_data[1] = 1; /* the variance of channel 1 */
+    add_int(made, add_node(made, "Conv", "x,w", "z"), "group", 2);
+    add_node(made, "BatchNormalization", "z,scale,shift,mean,var", "y");
+    add_output(made, "y");
+    Result result = import_made(made, 0, "mse");
+    expect(result.ok && count_ops(result.infer, OP_restore) == 2, "weights of a grouped convolution have levels", &result);
+    if (result.ok && pass_exponents(result.infer, &(PassOptions){.bits = 8}, result.diag)) {
+        const double *real = predictions(result.infer, EVAL_REAL, ELEMENTS), *integer = predictions(result.infer, EVAL_INTEGER, ELEMENTS);
+        double worst = 0, largest = 0;
+        for (int k = ELEMENTS / 2; k < ELEMENTS; k++) {
+            worst = fmax(worst, fabs(real[k] - integer[k]));
+            largest = fmax(largest, fabs(real[k]));
+        }
+        expect(largest > 1 && worst <= largest / 64, "a channel beside one of tiny variance keeps its bits", &result);
+    }
+    finish(made, &result);
+}
+
 static void test_dropout(void) {
     for (int training = 0; training < 2; training++) {
         Made *made = linear(13, "2", "y");
@@ -712,6 +765,7 @@ int main(void) {
     test_external();
     test_bias();
     test_batch_normalization();
+    test_levels();
     test_dropout();
     test_softmax_loss();
     test_own_loss();

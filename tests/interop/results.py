@@ -21,7 +21,7 @@ import export
 import results_report
 
 SEEDS = (1, 2, 3)
-MORE_SEEDS = {"mobilenetv2": (4, 5)}  # without perturbed runs
+MORE_SEEDS = {"mobilenetv2": (4, 5)}
 WIDTHS = {"resnet20": ((1, (7, 6, 5, 4)),), "mobilenetv2": ((1, (7, 6)), (2, (7,)), (3, (7,)))}
 KEEP = 10
 
@@ -120,10 +120,8 @@ def make(name, data, runs, device, threads):
 
 def all_names():
     for model in RECIPES:
-        for seed in SEEDS:
+        for seed in SEEDS + MORE_SEEDS.get(model, ()):
             yield from (f"{model}-{kind}-{seed}" for kind in ("float", "int8", "perturbed"))
-        for seed in MORE_SEEDS.get(model, ()):
-            yield from (f"{model}-{kind}-{seed}" for kind in ("float", "int8"))
     for model, seeds in WIDTHS.items():
         yield from (f"{model}-int{bits}-{seed}" for seed, widths in seeds for bits in widths)
 
