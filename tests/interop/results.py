@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """results.py [--only MODEL-KIND-SEED,…] [--runs FOLDER] [--device cpu|cuda] [--threads N] [--report]: integer against float32 training on CIFAR-10.
 
-A run is named by model, kind and seed: `float` is PyTorch float32, `perturbed` the same from initial weights changed by 0.1 %, `intN` the intc
-trainer compiled with --bits=N. All runs of one model and seed have the same initial weights, batches, augmentation and hyper-parameters. Each run is
+A run is named by model, kind and seed: `float` is PyTorch float32, `perturbed` the same from initial weights changed by 0.1 %, `bf16` the same under
+PyTorch's bf16 autocast, `intN` the intc trainer compiled with --bits=N. All runs of one model and seed have the same initial weights, batches, augmentation and hyper-parameters. Each run is
 kept in FOLDER (default docs/results) as MODEL-KIND-SEED.csv, the loss averaged over every ten steps and the test accuracy, and is not repeated; runs
 that are missing are made, or only those of --only, which may be made side by side. Then docs/results.md is written anew from all runs of FOLDER.
 --device: where PyTorch runs; on a GPU it is float32 too, never TF32. --threads: of a trainer, whose result does not depend on them."""
@@ -22,6 +22,7 @@ import results_report
 
 SEEDS = (1, 2, 3)
 MORE_SEEDS = {"mobilenetv2": (4, 5)}
+BF16_SEEDS = {"vit_tiny": (1,)}
 WIDTHS = {"resnet20": ((1, (7, 6, 5, 4)),), "mobilenetv2": ((1, (7, 6)), (2, (7,)), (3, (7,)))}
 KEEP = 10
 
@@ -55,8 +56,9 @@ def perturbed(net, seed):
     return other
 
 
-def run_float(net, recipe, data, indices, seed, trained=lambda name: True, device="cpu"):
-    """Losses of every step and accuracy on the test set, PyTorch float32 in channels-last order; `trained` tells the parameters that learn."""
+def run_float(net, recipe, data, indices, seed, trained=lambda name: True, device="cpu", bf16=False):
+    """Losses of every step and accuracy on the test set, PyTorch float32, or bf16 autocast, in channels-last order; `trained` tells the parameters
+    that learn."""
     import torch
     import torch.nn.functional as F
     torch.set_num_threads(1)
@@ -71,13 +73,14 @@ def run_float(net, recipe, data, indices, seed, trained=lambda name: True, devic
         for group in optimizer.param_groups:
             group["lr"] = rate_at(recipe, step, len(indices))
         x = torch.from_numpy(cifar.standardise(batch)).to(device, memory_format=torch.channels_last)
-        loss = F.cross_entropy(net(x), torch.from_numpy(data[1][index].astype(np.int64)).to(device))
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(net(x), torch.from_numpy(data[1][index].astype(np.int64)).to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     net.eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
         found = np.concatenate([net(torch.from_numpy(cifar.standardise(part)).to(device)).argmax(1).cpu().numpy() for part in np.array_split(data[2], 50)])
     return np.array(losses), float((found == data[3]).mean() * 100)
 
@@ -111,7 +114,8 @@ def make(name, data, runs, device, threads):
     if kind.startswith("int"):
         losses, accuracy = run_integer(net, model, recipe, data, indices, seed, f"--bits={kind[3:]}", threads=threads)
     else:
-        losses, accuracy = run_float(perturbed(net, seed) if kind == "perturbed" else net, recipe, data, indices, seed, device=device)
+        start_net = perturbed(net, seed) if kind == "perturbed" else net
+        losses, accuracy = run_float(start_net, recipe, data, indices, seed, device=device, bf16=kind == "bf16")
     if len(losses) != len(indices):
         raise SystemExit(f"{name}: {len(losses)} losses for {len(indices)} steps")
     results_report.save(runs, name, losses, accuracy, KEEP)
@@ -122,6 +126,8 @@ def all_names():
     for model in RECIPES:
         for seed in SEEDS + MORE_SEEDS.get(model, ()):
             yield from (f"{model}-{kind}-{seed}" for kind in ("float", "int8", "perturbed"))
+        for seed in BF16_SEEDS.get(model, ()):
+            yield f"{model}-bf16-{seed}"
     for model, seeds in WIDTHS.items():
         yield from (f"{model}-int{bits}-{seed}" for seed, widths in seeds for bits in widths)
 

@@ -82,6 +82,10 @@ def trajectories(found, model):
         if reference and chaos and integer:
             whole.append((reference.accuracy, chaos.accuracy, integer.accuracy, *compare(integer, reference), *compare(chaos, reference)))
         yield f"| {seed} | {cell(reference)} | {cell(chaos)} | {cell(integer)} | {' | '.join(numbers)} |"
+    for (name, kind, seed), run in sorted(found.items()):
+        if name == model and kind == "bf16":
+            distance, gap = compare(run, found[model, "float", seed])
+            yield f"| {seed}, bf16 | | | {run.accuracy:.2f} | {distance:.4f} | | {gap:+.4f} | |"
     if len(whole) > 1:
         a, b, c, far, gap, chaos_far, chaos_gap = np.mean(whole, axis=0)
         yield f"| mean of {len(whole)} | {a:.2f} | {b:.2f} | {c:.2f} | {far:.4f} | {chaos_far:.4f} | {gap:+.4f} | {chaos_gap:+.4f} |"
