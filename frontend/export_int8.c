@@ -189,6 +189,8 @@ static bool accumulation(const Exporter *x, const Value *value, Accumulation *fo
     value = level != NULL ? value->def->in[0] : value;
     if (value->kind != VALUE_NODE || (level != NULL && value_uses(x->graph, value) != 1))
         return false;
+    if (level != NULL && level->kind != VALUE_CONST && !ex_is_kept(level))
+        return false;
     const Node *bias = value->def->op == OP_bias ? value->def : NULL;
     const Value *acc = bias != NULL ? bias->in[0] : value;
     if (acc->kind != VALUE_NODE || (acc->def->op != OP_conv && acc->def->op != OP_matmul))
@@ -227,10 +229,19 @@ static const char *scale_of(Exporter *x, const Contraction *c, int e) {
 
 /* The least exponent of the accumulator of a channel. */
 static int least_accumulator(Exporter *x, const Contraction *c) {
-    if (c->level == NULL)
+    const Value *level = c->level;
+    if (level == NULL)
         return c->ec;
-    int least = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_LEAST, .param = c->level->name});
-    return ex_sum(x, c->ec, least, -NORM_LEVELS);
+    if (level->kind != VALUE_CONST) {
+        int least = ex_exponent(x, (TemplateExponent){.kind = INTC_EXPONENT_LEAST, .param = level->name});
+        return ex_sum(x, c->ec, least, -NORM_LEVELS);
+    }
+    int64_t least = NORM_LEVELS; /* of a normalisation that does not learn */
+    for (int64_t i = 0; i < shape_elements(level->shape); i++) {
+        int64_t l = intc_saturate(intc_align(level->mantissa[i], -level->exponent), 0, NORM_LEVELS);
+        least = l < least ? l : least;
+    }
+    return ex_sum(x, c->ec, ex_constant(x, 0), (int)least - NORM_LEVELS);
 }
 
 static const char *operator_form(Exporter *x, const Contraction *c) {

@@ -395,8 +395,30 @@ static double *predictions(Graph *graph, EvalMode mode, int elements) {
     return y;
 }
 
+/* Whether the int8 models refer to parameters and states alone. */
+static bool exports(Graph *infer, Diag *diag) {
+    enum { ROOM = 8 };
+    Graph *fixed;
+    Value **slots;
+    int slot_count, count = 0;
+    ModelTemplate models[ROOM] = {0};
+    if (!pass_calibrate(infer, &fixed, &slots, &slot_count, diag))
+        return false;
+    onnx_export_int8(fixed, models, &count);
+    bool good = count > 0;
+    for (int m = 0; m < count; m++)
+        for (int i = 0; i < models[m].exponent_count; i++) {
+            const char *param = models[m].exponents[i].param;
+            bool known = param == NULL;
+            for (int v = 0; v < fixed->value_count; v++)
+                known = known || (fixed->values[v]->kind != VALUE_CONST && strcmp(fixed->values[v]->name, param) == 0);
+            good = good && known && models[m].refusal == NULL;
+        }
+    return good;
+}
+
 /* Normalisation folded into a depthwise convolution: a channel without variance, whose 1/sigma is 316, leaves the other's weights alone. */
-static void test_levels(void) {
+static void test_levels(bool constant) {
     enum { SIDE = 6, ELEMENTS = 2 * SIDE * SIDE };
     Made *made = made_new(13);
     add_input(made, "x", 1, "1,2,6,6");
@@ -411,7 +433,10 @@ static void test_levels(void) {
     add_output(made, "y");
     Result result = import_made(made, 0, "mse");
     expect(result.ok && count_ops(result.infer, OP_restore) == 2, "weights of a grouped convolution have levels", &result);
-    if (result.ok && pass_exponents(result.infer, &(PassOptions){.bits = 8}, result.diag)) {
+    for (int i = 0; constant && result.ok && i < result.infer->value_count; i++)
+        if (result.infer->values[i]->kind == VALUE_STATE)
+            result.infer->values[i]->kind = VALUE_CONST;
+    if (result.ok && pass_fold(result.infer, result.diag) && pass_exponents(result.infer, &(PassOptions){.bits = 8}, result.diag)) {
         const double *real = predictions(result.infer, EVAL_REAL, ELEMENTS), *integer = predictions(result.infer, EVAL_INTEGER, ELEMENTS);
         double worst = 0, largest = 0;
         for (int k = ELEMENTS / 2; k < ELEMENTS; k++) {
@@ -419,6 +444,7 @@ static void test_levels(void) {
             largest = fmax(largest, fabs(real[k]));
         }
         expect(largest > 1 && worst <= largest / 64, "a channel beside one of tiny variance keeps its bits", &result);
+        expect(exports(result.infer, result.diag), "exports read levels that do not learn from the model", &result);
     }
     finish(made, &result);
 }
@@ -765,7 +791,8 @@ int main(void) {
     test_external();
     test_bias();
     test_batch_normalization();
-    test_levels();
+    test_levels(false);
+    test_levels(true);
     test_dropout();
     test_softmax_loss();
     test_own_loss();
