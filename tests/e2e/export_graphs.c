@@ -315,10 +315,9 @@ static void run_case(const Case *test, bool params, bool moved) {
     bool real = count > 0 && !in[0]->integer;
     for (int i = 1; i < count && params; i++)
         in[i]->kind = in[i]->integer ? VALUE_CONST : VALUE_PARAM;
-    bool statistics_too = test->op == OP_normalize || test->op == OP_norm_grad;
-    Node *node = real && statistics_too ? case_node(graph, test, in, count)->def
-                 : real                 ? graph_node(graph, diag, test->op, NULL, in, count, test->attrs, test->attr_count)
-                                        : NULL;
+    Node *node = real && takes_statistics(test->op) ? case_node(graph, test, in, count)->def
+                 : real                             ? graph_node(graph, diag, test->op, NULL, in, count, test->attrs, test->attr_count)
+                                                    : NULL;
     if (node != NULL && !node->out[0]->integer && test->op != OP_rescale) {
         Value *out = node->out[0];
         if (moved) {

@@ -173,14 +173,18 @@ static inline Value *levels(Graph *graph, Value *x) {
     return build(graph, OP_inv_sqrt, NULL, INPUTS(x), ATTRS(ATTR_R("epsilon", 0x1p-10), ATTR_I("part", INV_SQRT_LEVEL)));
 }
 
-/* The node of a case. Operands that only make sense as statistics of x are made from it: the case gives an integer tensor of their shape.
- */
+/* Do operands of this op only make sense as statistics of another? */
+static inline bool takes_statistics(Op op) {
+    return op == OP_normalize || op == OP_norm_apply || op == OP_norm_grad || op == OP_norm_dot;
+}
+
+/* The node of a case. Statistics of x are made from it: the case gives an integer tensor of their shape. */
 static inline Value *case_node(Graph *graph, const Case *test, Value **in, int count) {
     Value *stats[3];
     if (test->op == OP_equalize || test->op == OP_restore)
         in[1] = levels(graph, in[1]);
     bool grad = test->op == OP_norm_grad || test->op == OP_norm_dot;
-    if (test->op != OP_normalize && test->op != OP_norm_apply && !grad)
+    if (!takes_statistics(test->op))
         return build(graph, test->op, NULL, in, count, test->attrs, test->attr_count);
     Value *x = in[grad], *scale = count > 2 + grad ? in[2 + grad] : NULL;
     Shape shape = in[grad + 1]->shape;
