@@ -28,12 +28,20 @@ static void function_attribute(Codegen *cg, LLVMValueRef function, const char *n
     LLVMAddAttributeAtIndex(function, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(cg->context, kind, 0));
 }
 
+/* intc_kernel of runtime/abi.h; the numbers are those of its parameters. */
+enum { ARENA, TABLE, BEGIN, END, SLOT };
+
+static LLVMTypeRef kernel_type(const Codegen *cg) {
+    LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->i64, cg->i64, cg->i64};
+    return LLVMFunctionType(cg->none, params, sizeof params / sizeof *params, false);
+}
+
 void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
     cg->entry_block = LLVMGetInsertBlock(cg->builder);
     cg->entry_head = cg->head;
     cg->node = node;
     cg->suffix = suffix;
-    cg->kernel = LLVMAddFunction(cg->module, "kernel", cg->kernel_type);
+    cg->kernel = LLVMAddFunction(cg->module, "kernel", kernel_type(cg));
     LLVMSetLinkage(cg->kernel, LLVMInternalLinkage);
     function_attribute(cg, cg->kernel, "nounwind");
     /* LLVM's choice for Intel's CPUs is half of a register. */
@@ -44,16 +52,22 @@ void kernel_begin(Codegen *cg, const Node *node, const char *suffix) {
     function_attribute(cg, cg->kernel, "noinline");
     LLVMAttributeRef align = LLVMCreateEnumAttribute(cg->context, LLVMGetEnumAttributeKindForName("align", 5), INTC_ARENA_ALIGN);
     LLVMAddAttributeAtIndex(cg->kernel, 1, align);
-    cg->arena = LLVMGetParam(cg->kernel, 0);
-    cg->table = LLVMGetParam(cg->kernel, 1);
-    cg->begin = LLVMGetParam(cg->kernel, 2);
-    cg->end = LLVMGetParam(cg->kernel, 3);
+    cg->arena = LLVMGetParam(cg->kernel, ARENA);
+    cg->table = LLVMGetParam(cg->kernel, TABLE);
+    cg->begin = LLVMGetParam(cg->kernel, BEGIN);
+    cg->end = LLVMGetParam(cg->kernel, END);
     cg->region_count = cg->access_count = cg->place_count = cg->byte_table_count = 0;
+    cg->slotted = false;
+    cg->turned = 0;
     function_start(cg, cg->kernel);
 }
 
 void kernel_for_few(Codegen *cg) {
     function_attribute(cg, cg->kernel, "optsize");
+}
+
+void kernel_turn(Codegen *cg, int64_t images) {
+    cg->turned = images > 1 ? images : 0;
 }
 
 static bool regions_overlap(Region a, Region b) {
@@ -135,7 +149,16 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     cg->arena = cg->table = cg->begin = cg->end = NULL;
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
-    share_call(cg, kernel, places_table(cg), tiles, tiles > 1 && work >= PARALLEL_WORK, name, origin_text(cg, cg->node));
+    bool alone = tiles <= 1 || work < PARALLEL_WORK;
+    share_call(cg, &(Call){.kernel = kernel,
+                           .places = places_table(cg),
+                           .tiles = tiles,
+                           .images = cg->turned,
+                           .threads = alone         ? 1
+                                      : cg->slotted ? INTC_SLOTS
+                                                    : INT16_MAX,
+                           .name = name,
+                           .origin = origin_text(cg, cg->node)});
 }
 
 static int64_t align_up(int64_t bytes) {
@@ -171,6 +194,20 @@ int64_t scratch_alloc(Codegen *cg, int64_t bytes) {
     if (cg->scratch > cg->scratch_size)
         cg->scratch_size = cg->scratch;
     return at;
+}
+
+int64_t slots_bytes(int64_t bytes) {
+    return INTC_SLOTS * align_up(bytes);
+}
+
+int64_t slots_alloc(Codegen *cg, int64_t bytes) {
+    return scratch_alloc(cg, slots_bytes(bytes));
+}
+
+LLVMValueRef slot_at(Codegen *cg, int64_t slots, int64_t bytes) {
+    cg->slotted = true;
+    LLVMValueRef offset = mul_by(cg, LLVMGetParam(cg->kernel, SLOT), align_up(bytes));
+    return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, arena_at(cg, slots), &offset, 1, "");
 }
 
 /* --- constants, types --- */

@@ -19,7 +19,7 @@
 
 #include "codegen/emit.h"
 
-enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 64, SLOTS = 16, SLACK = 64 };
+enum { MAX_PANEL = 16, MAX_AXES = 4, MAX_ACCUMULATORS = 64, SLACK = 64 };
 /* 131071 products of at most 128 * 128 fit in an i32. */
 enum { MAX_I32_TERMS = 131071 };
 
@@ -197,9 +197,9 @@ void stage_border(Codegen *cg, const Dot *dot, const Padded *image, LLVMValueRef
 /* What a kernel does with the sums, a part at a time, which lie in scratch: cg->near is the node's value. */
 typedef struct {
     const char *suffix; /* of the kernel's name */
+    bool turned;        /* the image with the largest magnitude should come first */
     void *context;
     void (*begin)(Codegen *cg, void *context);          /* at the start of the kernel */
-    LLVMValueRef (*first)(Codegen *cg, void *context);  /* i64: the image to begin with, if possible */
     LLVMValueRef (*wanted)(Codegen *cg, void *context); /* i1: whether there is need of more images */
     /* i64: parts [first, after), of image `image` or from it on, are there */
     void (*parts)(Codegen *cg, void *context, LLVMValueRef image, LLVMValueRef first, LLVMValueRef after);

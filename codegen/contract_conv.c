@@ -1,4 +1,4 @@
-/* conv and conv_dgrad: each task stages one padded image at a time (or a few) and runs the products that contract_conv_plan.c made, or
+/* conv and conv_dgrad: a run, one padded image (or a few), is staged at a time and runs the products that contract_conv_plan.c made, or
  * Winograd's. The sums are stored, or read and rounded by a rescale while they are near. Writes the i32, i64 or float result. */
 #include "codegen/contract_conv.h"
 
@@ -78,14 +78,13 @@ static void stage_image(Codegen *cg, const Conv *conv, LLVMValueRef image, LLVMV
     loop_end(cg, &depth);
 }
 
-/* Of what Winograd has in scratch for a task. */
+/* Of what Winograd has in a slot. */
 static int64_t room_bytes(const Conv *conv) {
-    return conv->form != NULL ? round_up(winograd_room(conv->winograd), INTC_ARENA_ALIGN) : 0;
+    return conv->form != NULL ? winograd_room(conv->winograd) : 0;
 }
 
-/* The scratch is that of the first task of this call, as for the sums. */
 static void multiply_tiled(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMValueRef result) {
-    LLVMValueRef room = byte_at(cg, arena_at(cg, conv->room), mul_by(cg, cg->begin, room_bytes(conv)));
+    LLVMValueRef room = slot_at(cg, conv->room, room_bytes(conv));
     winograd_multiply(cg, conv->winograd, byte_at_const(cg, staged, conv->reach), arena_at(cg, conv->b), room, result);
 }
 
@@ -112,8 +111,8 @@ static Conv *open_windows(Codegen *cg, const Node *node, bool near) {
     Conv *conv = conv_plan(cg, node, near);
     conv->b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK);
     conv->init = scratch_alloc(cg, conv->init_bytes * conv->groups);
-    conv->images = scratch_alloc(cg, conv->image * conv->together * conv->tasks);
-    conv->room = scratch_alloc(cg, room_bytes(conv) * conv->tasks);
+    conv->images = slots_alloc(cg, conv->image * conv->together);
+    conv->room = slots_alloc(cg, room_bytes(conv));
     if (conv->form != NULL)
         pack_tiled(cg, conv);
     else
@@ -121,51 +120,28 @@ static Conv *open_windows(Codegen *cg, const Node *node, bool near) {
     return conv;
 }
 
-/* Bytes of a part of the sums, and of those that a task has in scratch. */
+/* Bytes of a part of the sums, and of those in a slot. */
 static int64_t part_bytes(const Conv *conv) {
     return conv->ys[0] / conv->bands * type_bytes(conv->result->type);
 }
 
 static int64_t near_bytes(const Conv *conv) {
-    return round_up(conv->together * part_bytes(conv), INTC_ARENA_ALIGN);
+    return conv->together * part_bytes(conv);
 }
 
-/* Where the sums of the run of parts from `part` on go: to the result, or to the scratch of the first task of this call, which the others
- * of the call use after it, so that it stays near. */
+/* Where the sums of the run of parts from `part` on go: to the result, or to the slot, which stays near. */
 static LLVMValueRef sums_of(Codegen *cg, const Conv *conv, const SumReader *reader, LLVMValueRef part) {
     LLVMValueRef before = mul_by(cg, part, part_bytes(conv));
     if (reader == NULL)
         return byte_at(cg, arena_at(cg, conv->result->offset), before);
-    LLVMValueRef at = byte_at(cg, arena_at(cg, conv->near), mul_by(cg, cg->begin, near_bytes(conv)));
+    LLVMValueRef at = slot_at(cg, conv->near, near_bytes(conv));
     cg->near_at = byte_at(cg, at, LLVMBuildNeg(cg->builder, before, ""));
     return at;
 }
 
-/* Whether runs are whole ones wherever the images are counted from. */
-static bool can_turn(const Conv *conv) {
-    return conv->together == 1 || (conv->batch % conv->tasks == 0 && conv->batch / conv->tasks % conv->together == 0);
-}
-
-static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *reader) {
-    int64_t slot = conv->image * conv->together;
-    if (reader != NULL)
-        reader->begin(cg, reader->context);
-    LLVMValueRef origin = reader != NULL && can_turn(conv) ? reader->first(cg, reader->context) : NULL;
-    Loop task = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef staged = byte_at(cg, arena_at(cg, conv->images), mul_by(cg, task.index, slot));
-    Padded border = conv->padded; /* the last pixels of a row have no pair */
-    border.size[2] = border.size[2] > conv->apart ? border.size[2] - conv->apart : 0;
-    Loop padded = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
-    stage_border(cg, &conv->dot, &border, byte_at(cg, staged, mul_by(cg, padded.index, conv->image)));
-    loop_end(cg, &padded);
-    LLVMValueRef first = udiv_by(cg, mul_by(cg, task.index, conv->batch), conv->tasks);
-    LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), conv->batch), conv->tasks);
-    Loop run = loop_begin_step(cg, first, end, conv->together);
-    Branch wanted = if_begin(cg, reader != NULL ? reader->wanted(cg, reader->context) : LLVMConstInt(cg->i1, 1, false));
-    /* The last run of a task is moved back to end with it. */
-    LLVMValueRef start = conv->together == 1 ? run.index : smin(cg, run.index, add_const(cg, end, -conv->together));
-    if (origin != NULL)
-        start = urem_by(cg, add(cg, start, mul_by(cg, udiv_by(cg, origin, conv->together), conv->together)), conv->batch);
+/* The images from `start` on as one run. */
+static void multiply_run(Codegen *cg, const Conv *conv, const SumReader *reader, LLVMValueRef start) {
+    LLVMValueRef staged = slot_at(cg, conv->images, conv->image * conv->together);
     Loop image = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
     LLVMValueRef source = mul_by(cg, add(cg, start, image.index), conv->xs[0]);
     stage_image(cg, conv, byte_at(cg, arena_at(cg, conv->source->offset), source),
@@ -181,9 +157,39 @@ static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *read
     if (reader != NULL)
         reader->parts(cg, reader->context, start, part, add_const(cg, part, conv->together));
     loop_end(cg, &band);
+}
+
+static int64_t run_count(const Conv *conv) {
+    return (conv->batch + conv->together - 1) / conv->together;
+}
+
+/* The runs of a tile: one, but the last tile has the last two where the last is cut short. That is moved back to end with the batch, and so
+ * computes again what the one before it did. */
+static int64_t tile_count(const Conv *conv) {
+    return conv->batch / conv->together;
+}
+
+static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *reader) {
+    int64_t tiles = tile_count(conv);
+    if (reader != NULL)
+        reader->begin(cg, reader->context);
+    LLVMValueRef staged = slot_at(cg, conv->images, conv->image * conv->together);
+    Padded border = conv->padded; /* the last pixels of a row have no pair */
+    border.size[2] = border.size[2] > conv->apart ? border.size[2] - conv->apart : 0;
+    Loop padded = loop_begin(cg, const64(cg, 0), const64(cg, conv->together));
+    stage_border(cg, &conv->dot, &border, byte_at(cg, staged, mul_by(cg, padded.index, conv->image)));
+    loop_end(cg, &padded);
+    LLVMValueRef end = cg->end;
+    if (run_count(conv) > tiles)
+        end = choose(cg, compare(cg, LLVMIntEQ, end, const64(cg, tiles)), const64(cg, run_count(conv)), end);
+    Loop run = loop_begin(cg, cg->begin, end);
+    Branch wanted = if_begin(cg, reader != NULL ? reader->wanted(cg, reader->context) : LLVMConstInt(cg->i1, 1, false));
+    LLVMValueRef start = mul_by(cg, run.index, conv->together);
+    if (run_count(conv) > tiles)
+        start = smin(cg, start, const64(cg, conv->batch - conv->together));
+    multiply_run(cg, conv, reader, start);
     if_end(cg, &wanted);
     loop_end(cg, &run);
-    loop_end(cg, &task);
     if (reader != NULL)
         reader->end(cg, reader->context);
 }
@@ -196,15 +202,17 @@ static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
     const Conv *conv = plan;
     kernel_begin(cg, conv->node, reader->suffix);
     cg->near = conv->result;
-    cg->near_region = (Region){conv->near, near_bytes(conv) * conv->tasks};
+    cg->near_region = (Region){conv->near, slots_bytes(near_bytes(conv))};
     multiply_images(cg, conv, reader);
     cg->near = NULL;
-    kernel_end(cg, conv->tasks, product_work(conv));
+    if (reader->turned)
+        kernel_turn(cg, conv->batch);
+    kernel_end(cg, tile_count(conv), product_work(conv));
 }
 
 Sums sums_of_conv(Codegen *cg, const Node *node) {
     Conv *conv = open_windows(cg, node, true);
-    conv->near = scratch_alloc(cg, near_bytes(conv) * conv->tasks);
+    conv->near = slots_alloc(cg, near_bytes(conv));
     return (Sums){conv, conv->batch * conv->bands, read_sums};
 }
 
@@ -212,7 +220,7 @@ static void emit_windows(Codegen *cg, const Node *node) {
     const Conv *conv = open_windows(cg, node, false);
     kernel_begin(cg, conv->node, "main");
     multiply_images(cg, conv, NULL);
-    kernel_end(cg, conv->tasks, product_work(conv));
+    kernel_end(cg, tile_count(conv), product_work(conv));
 }
 
 void emit_conv(Codegen *cg, const Node *node) {

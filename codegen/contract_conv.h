@@ -24,7 +24,7 @@ typedef struct {
     int64_t pixel;               /* bytes of a staged pixel */
     int64_t apart;               /* pixels from the first to the second element of a pair of a depthwise convolution */
     int64_t image;               /* bytes of a staged image */
-    int64_t tasks, together;     /* images that go through the products as rows of one */
+    int64_t together;            /* images of a run, which go through the products as rows of one */
     int64_t bands, band;         /* of an image whose sums are many, and bytes of the staged image from one to the next */
     int64_t b_bytes, init_bytes; /* of one group */
     Piece *pieces;
@@ -33,7 +33,7 @@ typedef struct {
     bool scatters;            /* products add to the result, which begins as zeros */
     Winograd *winograd;       /* from so many bytes behind the start of the staged image */
     int64_t reach;
-    int64_t b, init, images, near, room; /* scratch: panels, starts, staged images, sums that are not stored, that of Winograd */
+    int64_t b, init, images, near, room; /* scratch: panels, starts; slots: staged images, sums that are not stored, Winograd's */
 } Conv;
 
 /* Plans the node with its direction: padded image, images together, bands where its sums stay near, products or Winograd, bytes of packed

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NEAR_BYTES = 256 * 1024, NEAR_SUMS = 128 * 1024 };
+enum { NEAR_BYTES = 256 * 1024, NEAR_SUMS = 128 * 1024, WANTED_RUNS = 16 };
 
 /* Where one element of K is: in the staged image and among the weights. */
 typedef struct {
@@ -174,12 +174,11 @@ static void plan_image(Codegen *cg, Conv *conv) {
 }
 
 /* Images are staged together where the weights do not stay in a near cache, or an image has few rows. */
-static void plan_tasks(Conv *conv) {
+static void plan_runs(Conv *conv) {
     int64_t weights = conv->terms * conv->columns * conv->groups * conv->kernel[0] * conv->kernel[1] * conv->kernel[2] * conv->dot.bytes;
     bool heavy = weights > NEAR_BYTES, few = conv->out[0] * conv->out[1] * conv->out[2] < 64;
-    int64_t tasks = heavy ? conv->batch / 4 : conv->batch;
-    conv->tasks = tasks < 1 ? 1 : tasks < SLOTS ? tasks : SLOTS;
-    int64_t each = conv->batch / conv->tasks, most = heavy || few ? 2 * NEAR_BYTES / conv->image : 1;
+    int64_t tasks = heavy ? conv->batch / 4 : conv->batch, most = heavy || few ? 2 * NEAR_BYTES / conv->image : 1;
+    int64_t each = conv->batch / (tasks < 1 ? 1 : tasks < WANTED_RUNS ? tasks : WANTED_RUNS);
     int64_t wanted = conv->form != NULL ? winograd_together(conv->form, conv->out + 1) : 1;
     most = most < wanted ? wanted : most;
     conv->together = most > 8 ? 8 : most < 1 ? 1 : most;
@@ -425,7 +424,7 @@ Conv *conv_plan(Codegen *cg, const Node *node, bool near) {
     conv->backward = node->op == OP_conv_dgrad;
     describe(cg, conv);
     plan_image(cg, conv);
-    plan_tasks(conv);
+    plan_runs(conv);
     conv->bands = 1;
     if (near)
         plan_bands(conv);

@@ -11,6 +11,8 @@ enum { NEAR_ROWS = 64 * 1024, NEAR_COLUMNS = 32 * 1024, NEAR_MATRICES = 256 * 10
 enum { SHORTEST_RUN = 4, MOST_SLICES = 8 };
 /* Sums of a run that are read while they are near, and what a run costs besides its rows, as rows cost 16. */
 enum { NEAR_SUMS = 128 * 1024, PART_COST = 64 };
+/* Tasks that the runs are dealt out to. */
+enum { TASKS = 16 };
 
 /* A part of K whose sums fit in an i32 and whose columns stay near. */
 typedef struct {
@@ -38,7 +40,7 @@ typedef struct {
     Slice *slices;
     int slice_count;
     bool near;                         /* sums are not stored, but read run by run */
-    int64_t rows, columns, init, sums; /* scratch: staged rows, panels, starts, sums that are not stored */
+    int64_t rows, columns, init, sums; /* scratch or slots: staged rows, panels, starts, sums that are not stored */
 } Gemm;
 
 static int64_t lead_stride(const Value *value, const int64_t *stride, int rank, int axis) {
@@ -120,8 +122,8 @@ static void plan_k(Gemm *gemm) {
  * near, which those of few runs do not. */
 static int64_t run_cost(const Gemm *gemm, int64_t run, int64_t tile) {
     int64_t staged = run * gemm->slice * gemm->dot.bytes, runs = (gemm->m + run - 1) / run;
-    int64_t rows = gemm->batches == 1 && runs > SLOTS ? round_up(runs, SLOTS) * round_up(run, tile) : runs * round_up(run, tile);
-    bool few = gemm->batches == 1 && runs < SLOTS / 2;
+    int64_t rows = gemm->batches == 1 && runs > TASKS ? round_up(runs, TASKS) * round_up(run, tile) : runs * round_up(run, tile);
+    bool few = gemm->batches == 1 && runs < TASKS / 2;
     return rows * 16 + (staged > NEAR_ROWS || few ? gemm->m : 0) + (staged > 2 * NEAR_ROWS ? 4 * gemm->m : 0);
 }
 
@@ -149,8 +151,8 @@ static void plan_near_runs(Gemm *gemm) {
             int64_t parts = before * each, run = rows / parts;
             if (shape->dim[i] % each != 0 || parts % gemm->batches != 0)
                 continue;
-            int64_t cost = (parts < SLOTS ? parts : round_up(parts, SLOTS)) * (round_up(run, tile) * 16 + PART_COST);
-            cost += (run * row > NEAR_SUMS ? 8 * rows : 0) + (parts < SLOTS / 2 ? 4 * rows : 0);
+            int64_t cost = (parts < TASKS ? parts : round_up(parts, TASKS)) * (round_up(run, tile) * 16 + PART_COST);
+            cost += (run * row > NEAR_SUMS ? 8 * rows : 0) + (parts < TASKS / 2 ? 4 * rows : 0);
             if (cost < best) {
                 best = cost;
                 gemm->run = run;
@@ -196,10 +198,10 @@ static void plan_tasks(Gemm *gemm) {
     int64_t steps = gemm->batches == 1 ? run_count(gemm) : gemm->batches, blocks = product_blocks(&gemm->slices[0].code);
     if (gemm->near)
         steps = gemm->batches * run_count(gemm);
-    bool few = gemm->batches == 1 && gemm->slice_count == 1 && steps < SLOTS / 2 && !gemm->near;
-    gemm->parts = few ? (SLOTS + steps - 1) / steps : 1;
+    bool few = gemm->batches == 1 && gemm->slice_count == 1 && steps < TASKS / 2 && !gemm->near;
+    gemm->parts = few ? (TASKS + steps - 1) / steps : 1;
     gemm->parts = gemm->parts < blocks ? gemm->parts : blocks;
-    gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < SLOTS ? steps : SLOTS;
+    gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < TASKS ? steps : TASKS;
 }
 
 /* --- staging --- */
@@ -382,23 +384,19 @@ static LLVMValueRef share_of(Codegen *cg, const Gemm *gemm, LLVMValueRef task, i
     return udiv_by(cg, mul_by(cg, task, steps), gemm->tasks);
 }
 
-/* The first batch, with the scratch of a task. */
-static Batch batch_of(Codegen *cg, const Gemm *gemm, LLVMValueRef task) {
-    Batch batch = {.a = arena_at(cg, gemm->node->in[0]->offset),
+/* The first batch. */
+static Batch batch_of(Codegen *cg, const Gemm *gemm) {
+    bool own = gemm->batches > 1;
+    return (Batch){.a = arena_at(cg, gemm->node->in[0]->offset),
                    .c = gemm->near ? NULL : arena_at(cg, gemm->node->out[0]->offset),
-                   .rows = byte_at(cg, arena_at(cg, gemm->rows), mul_by(cg, task, gemm->a_bytes)),
-                   .columns = arena_at(cg, gemm->columns),
-                   .init = arena_at(cg, gemm->init)};
-    if (gemm->batches > 1) {
-        batch.columns = byte_at(cg, batch.columns, mul_by(cg, task, columns_bytes(gemm)));
-        batch.init = byte_at(cg, batch.init, mul_by(cg, task, starts_bytes(gemm)));
-    }
-    return batch;
+                   .rows = gemm->parts > 1 ? NULL : slot_at(cg, gemm->rows, gemm->a_bytes),
+                   .columns = own ? slot_at(cg, gemm->columns, columns_bytes(gemm)) : arena_at(cg, gemm->columns),
+                   .init = own ? slot_at(cg, gemm->init, starts_bytes(gemm)) : arena_at(cg, gemm->init)};
 }
 
 static void emit_task(Codegen *cg, const Gemm *gemm, LLVMValueRef task) {
     LLVMValueRef after = add_const(cg, task, 1);
-    Batch batch = batch_of(cg, gemm, task);
+    Batch batch = batch_of(cg, gemm);
     if (gemm->parts > 1) {
         emit_part(cg, gemm, batch, task);
     } else if (gemm->batches == 1) {
@@ -425,11 +423,11 @@ static Gemm *open(Codegen *cg, const Node *node, bool near) {
         plan_runs(gemm);
     plan_slices(cg, gemm);
     plan_tasks(gemm);
-    int64_t copies = gemm->batches == 1 ? 1 : gemm->tasks;
-    gemm->rows = scratch_alloc(cg, gemm->a_bytes * (gemm->parts > 1 ? run_count(gemm) : gemm->tasks));
-    gemm->columns = scratch_alloc(cg, columns_bytes(gemm) * copies);
-    gemm->init = scratch_alloc(cg, starts_bytes(gemm) * copies);
-    gemm->sums = scratch_alloc(cg, near ? near_bytes(gemm) * gemm->tasks : 0);
+    int64_t (*const alloc)(Codegen *cg, int64_t bytes) = gemm->batches == 1 ? scratch_alloc : slots_alloc;
+    gemm->rows = gemm->parts > 1 ? scratch_alloc(cg, gemm->a_bytes * run_count(gemm)) : slots_alloc(cg, gemm->a_bytes);
+    gemm->columns = alloc(cg, columns_bytes(gemm));
+    gemm->init = alloc(cg, starts_bytes(gemm));
+    gemm->sums = slots_alloc(cg, near ? near_bytes(gemm) : 0);
     if (gemm->batches == 1)
         pack(cg, gemm);
     if (gemm->parts > 1)
@@ -452,11 +450,11 @@ void emit_matmul(Codegen *cg, const Node *node) {
 
 /* --- sums that are not stored --- */
 
-/* Part `part`, a run of a batch, to the scratch of the first task of this call, which the others of the call use after it. */
+/* Part `part`, a run of a batch, to the slot. */
 static void read_part(Codegen *cg, const Gemm *gemm, const SumReader *reader, LLVMValueRef part, LLVMValueRef first) {
     int64_t runs = run_count(gemm), images = gemm->node->out[0]->shape.dim[0], all = gemm->batches * runs;
-    LLVMValueRef run = urem_by(cg, part, runs), sums = byte_at(cg, arena_at(cg, gemm->sums), mul_by(cg, cg->begin, near_bytes(gemm)));
-    Batch batch = batch_of(cg, gemm, cg->begin);
+    LLVMValueRef run = urem_by(cg, part, runs), sums = slot_at(cg, gemm->sums, near_bytes(gemm));
+    Batch batch = batch_of(cg, gemm);
     batch.c = sums;
     if (gemm->batches > 1) {
         LLVMValueRef b = open_batch(cg, gemm, &batch, udiv_by(cg, part, runs));
@@ -477,18 +475,18 @@ static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
     int64_t all = gemm->batches * run_count(gemm);
     kernel_begin(cg, gemm->node, reader->suffix);
     cg->near = gemm->node->out[0];
-    cg->near_region = (Region){gemm->sums, near_bytes(gemm) * gemm->tasks};
+    cg->near_region = (Region){gemm->sums, slots_bytes(near_bytes(gemm))};
     reader->begin(cg, reader->context);
-    LLVMValueRef origin = udiv_by(cg, mul_by(cg, reader->first(cg, reader->context), all), gemm->node->out[0]->shape.dim[0]);
-    LLVMValueRef from = share_of(cg, gemm, cg->begin, all);
-    Loop step = loop_begin(cg, from, share_of(cg, gemm, cg->end, all));
+    Loop part = loop_begin(cg, cg->begin, cg->end);
     Branch wanted = if_begin(cg, reader->wanted(cg, reader->context));
-    read_part(cg, gemm, reader, urem_by(cg, add(cg, step.index, origin), all), compare(cg, LLVMIntEQ, step.index, from));
+    read_part(cg, gemm, reader, part.index, compare(cg, LLVMIntEQ, part.index, cg->begin));
     if_end(cg, &wanted);
-    loop_end(cg, &step);
+    loop_end(cg, &part);
     reader->end(cg, reader->context);
     cg->near = NULL;
-    kernel_end(cg, gemm->tasks, product_work(gemm));
+    if (reader->turned)
+        kernel_turn(cg, gemm->node->out[0]->shape.dim[0]);
+    kernel_end(cg, all, product_work(gemm));
 }
 
 Sums sums_of_matmul(Codegen *cg, const Node *node) {

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { CHUNK_BYTES = 512 * 1024, NEAR_COLUMNS = 32 * 1024, OWN_SUMS = 64 * 1024, OWN_STAGED = 1024 * 1024 };
+enum { CHUNK_BYTES = 512 * 1024, NEAR_COLUMNS = 32 * 1024, OWN_SUMS = 64 * 1024, OWN_STAGED = 1024 * 1024, OWN_TASKS = 16 };
 
 bool wgrad_contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width) {
     return (channels == 1 || stride[1] == bytes) && (width == 1 || stride[4] == channels * bytes);
@@ -110,7 +110,7 @@ static void plan_chunks(Wgrad *wgrad) {
     if (wgrad->own) {
         wgrad->chunks = wgrad->quads;
         wgrad->chunk = wgrad->slice = 1;
-        wgrad->slices = wgrad->quads < SLOTS ? wgrad->quads : SLOTS;
+        wgrad->slices = wgrad->quads < OWN_TASKS ? wgrad->quads : OWN_TASKS;
         return;
     }
     wgrad->chunks = (wgrad->quads + fit - 1) / fit;

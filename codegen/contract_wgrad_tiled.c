@@ -53,29 +53,15 @@ void wgrad_plan_tiled(Codegen *cg, Wgrad *wgrad, const WinogradForm *form) {
     wgrad->slice_step[1] = round_up(winograd_grad_dy_bytes(wgrad->winograd), INTC_ARENA_ALIGN);
 }
 
-/* Work in a few tasks, each with scratch of its own, whatever the number of items. */
+/* Items, each worked on in the slot. */
 typedef struct {
-    Loop task, item;
+    Loop item;
     LLVMValueRef room;
 } Items;
 
-static int64_t items_tasks(int64_t items) {
-    return items < SLOTS ? items : SLOTS;
-}
-
-static Items items_begin(Codegen *cg, const Wgrad *wgrad, int64_t items) {
-    Items all = {.task = loop_begin(cg, cg->begin, cg->end)};
-    int64_t tasks = items_tasks(items);
-    LLVMValueRef from = udiv_by(cg, mul_by(cg, all.task.index, items), tasks);
-    LLVMValueRef to = udiv_by(cg, mul_by(cg, add_const(cg, all.task.index, 1), items), tasks);
-    all.room = byte_at(cg, arena_at(cg, wgrad->room), mul_by(cg, all.task.index, winograd_grad_room(wgrad->winograd)));
-    all.item = loop_begin(cg, from, to);
-    return all;
-}
-
-static void items_end(Codegen *cg, Items *all) {
-    loop_end(cg, &all->item);
-    loop_end(cg, &all->task);
+static Items items_begin(Codegen *cg, const Wgrad *wgrad) {
+    LLVMValueRef room = slot_at(cg, wgrad->room, winograd_grad_room(wgrad->winograd));
+    return (Items){loop_begin(cg, cg->begin, cg->end), room};
 }
 
 void wgrad_allocate_tiled(Codegen *cg, Wgrad *wgrad) {
@@ -84,7 +70,7 @@ void wgrad_allocate_tiled(Codegen *cg, Wgrad *wgrad) {
     wgrad->sums_at = scratch_alloc(cg, wgrad->slices * wgrad_panels(wgrad) * wgrad_sums(wgrad));
     wgrad->columns_at = scratch_alloc(cg, wgrad_panels(wgrad) * wgrad->dot.panel * 8);
     wgrad->index_at = scratch_alloc(cg, 8);
-    wgrad->room = scratch_alloc(cg, SLOTS * winograd_grad_room(wgrad->winograd));
+    wgrad->room = slots_alloc(cg, winograd_grad_room(wgrad->winograd));
 }
 
 static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LLVMValueRef slice, int operand) {
@@ -94,7 +80,7 @@ static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LL
 void wgrad_stage_tiled(Codegen *cg, const Wgrad *wgrad) {
     kernel_begin(cg, wgrad->node, "stage");
     LLVMValueRef first = mul_by(cg, wgrad_chunk(cg, wgrad), wgrad->chunk);
-    Items images = items_begin(cg, wgrad, wgrad->chunk);
+    Items images = items_begin(cg, wgrad);
     LLVMValueRef index = images.item.index, slice = udiv_by(cg, index, wgrad->slice), within = urem_by(cg, index, wgrad->slice);
     LLVMValueRef image = add(cg, first, index), dy = slice_at(cg, wgrad, wgrad->dy_at, slice, 1);
     Branch exists = if_begin(cg, compare(cg, LLVMIntSLT, image, const64(cg, wgrad->batch)));
@@ -105,18 +91,18 @@ void wgrad_stage_tiled(Codegen *cg, const Wgrad *wgrad) {
     if_else(cg, &exists);
     winograd_grad_skip_dy(cg, wgrad->winograd, within, dy);
     if_end(cg, &exists);
-    items_end(cg, &images);
-    kernel_end(cg, items_tasks(wgrad->chunk), wgrad->chunk * wgrad->pixels * (wgrad->channels + wgrad->columns));
+    loop_end(cg, &images.item);
+    kernel_end(cg, wgrad->chunk, wgrad->chunk * wgrad->pixels * (wgrad->channels + wgrad->columns));
 }
 
 void wgrad_multiply_tiled(Codegen *cg, const Wgrad *wgrad) {
     int64_t blocks = winograd_grad_blocks(wgrad->winograd), all = wgrad->slices * blocks;
     kernel_begin(cg, wgrad->node, "main");
-    Items items = items_begin(cg, wgrad, all);
+    Items items = items_begin(cg, wgrad);
     LLVMValueRef slice = udiv_by(cg, items.item.index, blocks), block = urem_by(cg, items.item.index, blocks);
     LLVMValueRef sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, slice, wgrad_panels(wgrad) * wgrad_sums(wgrad)));
     winograd_grad_multiply(cg, wgrad->winograd, block, slice_at(cg, wgrad, wgrad->x_at, slice, 0),
                            slice_at(cg, wgrad, wgrad->dy_at, slice, 1), items.room, sums);
-    items_end(cg, &items);
-    kernel_end(cg, items_tasks(all), wgrad->rows * wgrad_panels(wgrad) * wgrad->chunk * wgrad->pixels / 4);
+    loop_end(cg, &items.item);
+    kernel_end(cg, all, wgrad->rows * wgrad_panels(wgrad) * wgrad->chunk * wgrad->pixels / 4);
 }

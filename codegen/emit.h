@@ -68,7 +68,7 @@ typedef struct Codegen {
     LLVMContextRef context;
     LLVMModuleRef module;
     LLVMBuilderRef builder;
-    LLVMTypeRef i1, i8, i16, i32, i64, i128, f32, f64, ptr, none, kernel_type;
+    LLVMTypeRef i1, i8, i16, i32, i64, i128, f32, f64, ptr, none;
     const Graph *graph; /* being emitted */
     /* The function being built, entry or kernel, and its arguments. */
     LLVMValueRef function, arena, table, begin, end;
@@ -81,6 +81,8 @@ typedef struct Codegen {
     LLVMValueRef kernel;
     const Node *node;   /* whose kernel is built */
     const char *suffix; /* of that kernel */
+    bool slotted;       /* it has asked for its slot */
+    int64_t turned;     /* images that its tiles are; 0: none */
     PlaceEntry places[MAX_PLACES];
     int place_count;
     ByteTable byte_tables[MAX_BYTE_TABLES];
@@ -111,12 +113,19 @@ typedef struct Codegen {
 
 /* suffix tells the kernels of one node apart ("pack", "main"); may be "". */
 void kernel_begin(Codegen *cg, const Node *node, const char *suffix);
-/* work: about the number of elementary operations of all tiles together; little work is done without the pool. */
 /* The kernel being built is for few elements: small code. */
 void kernel_for_few(Codegen *cg);
+/* The tiles of the kernel being built are `images` images in their order, and the one with the largest magnitude should come first. */
+void kernel_turn(Codegen *cg, int64_t images);
+/* work: about the number of elementary operations of all tiles together; little work is done without the pool. */
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work);
 /* Bytes of the arena for the current node alone, aligned to 64: an arena offset, for the *_at functions below. Shared by all threads. */
 int64_t scratch_alloc(Codegen *cg, int64_t bytes);
+/* So many for each thread, of which the whole takes slots_bytes, and the address of those of the thread that the kernel being built is
+ * run by. */
+int64_t slots_alloc(Codegen *cg, int64_t bytes);
+int64_t slots_bytes(int64_t bytes);
+LLVMValueRef slot_at(Codegen *cg, int64_t slots, int64_t bytes);
 /* The arena of a module goes on behind the plan's: i32 exponents of outputs whose exponent is constant, then scratch. */
 int64_t scratch_base(const Codegen *cg);
 int64_t output_exponent_place(const Codegen *cg, const Output *output);
@@ -284,7 +293,12 @@ int64_t *function_fingerprint(LLVMValueRef function, const char *extra, size_t *
 /* The address of a table of places with this content. */
 LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
 /* A new row of the table of calls; `name` tells the kind of work, `origin` what of the model it belongs to. */
-void share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name, const char *origin);
+typedef struct {
+    LLVMValueRef kernel, places;
+    int64_t tiles, images, threads; /* as in struct intc_call */
+    const char *name, *origin;
+} Call;
+void share_call(Codegen *cg, const Call *call);
 /* The calls from number `first` to the last one are repeated while the last one leaves cg->changed other than 0. */
 void share_repeat(Codegen *cg, int first);
 /* An i32 of the module that is 0 at start. */

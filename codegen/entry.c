@@ -170,10 +170,12 @@ void entry_end(Codegen *cg) {
 }
 
 void entry_close(Codegen *cg) {
-    LLVMTypeRef fields[] = {cg->ptr, cg->ptr, cg->i64, cg->i32, cg->i32, cg->ptr, cg->ptr};
+    enum { AGAIN = 5 };
+    LLVMTypeRef fields[] = {cg->ptr, cg->ptr, cg->i64, cg->i32, cg->i16, cg->i16, cg->ptr, cg->ptr};
     LLVMTypeRef row = LLVMStructTypeInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
-    LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr}, type = LLVMFunctionType(cg->none, params, 3, false);
+    LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr, cg->i64}, type = LLVMFunctionType(cg->none, params, 4, false);
     LLVMValueRef caller = LLVMAddFunction(cg->module, "intc_rt_call", type), changed = share_variable(cg, &cg->changed, "changed");
+    LLVMValueRef loudest = share_variable(cg, &cg->loudest, "loudest");
     LLVMSetLinkage(cg->walk, LLVMInternalLinkage);
     function_start(cg, cg->walk);
     LLVMValueRef at = local_new(cg, cg->i64, LLVMGetParam(cg->walk, 2)), after = LLVMGetParam(cg->walk, 3);
@@ -186,10 +188,11 @@ void entry_close(Codegen *cg) {
     LLVMBuildCondBr(cg->builder, compare(cg, LLVMIntSLT, i, after), one, done);
     LLVMPositionBuilderAtEnd(cg->builder, one);
     LLVMValueRef call = LLVMBuildInBoundsGEP2(cg->builder, row, cg->calls.address, &i, 1, "");
-    LLVMValueRef args[] = {LLVMGetParam(cg->walk, 1), call, LLVMGetParam(cg->walk, 0)};
-    LLVMBuildCall2(cg->builder, type, caller, args, 3, "");
-    LLVMValueRef place = LLVMBuildStructGEP2(cg->builder, row, call, 4, "");
-    LLVMValueRef again = LLVMBuildLoad2(cg->builder, cg->i32, place, ""), zero = const32(cg, 0);
+    LLVMValueRef image = as_unsigned(cg, LLVMBuildLoad2(cg->builder, cg->i32, loudest, ""), 64);
+    LLVMValueRef args[] = {LLVMGetParam(cg->walk, 1), call, LLVMGetParam(cg->walk, 0), image};
+    LLVMBuildCall2(cg->builder, type, caller, args, 4, "");
+    LLVMValueRef place = LLVMBuildStructGEP2(cg->builder, row, call, AGAIN, ""), zero = const32(cg, 0);
+    LLVMValueRef again = as_unsigned(cg, LLVMBuildLoad2(cg->builder, cg->i16, place, ""), 32);
     LLVMValueRef asked = compare(cg, LLVMIntNE, LLVMBuildLoad2(cg->builder, cg->i32, changed, ""), zero);
     LLVMValueRef back = LLVMBuildAnd(cg->builder, asked, compare(cg, LLVMIntNE, again, zero), "");
     local_set(cg, at, choose(cg, back, sub(cg, i, as_bits(cg, again, 64)), add_const(cg, i, 1)));

@@ -61,11 +61,6 @@ LLVMValueRef guess_holds(Codegen *cg, const Guess *guess) {
     return compare(cg, LLVMIntSLE, shift_for(cg, guess, guess_maximum(cg, guess)), guess_shift(cg, guess));
 }
 
-LLVMValueRef guess_first_image(Codegen *cg, const Guess *guess) {
-    LLVMValueRef image = as_unsigned(cg, load_bytes(cg, cg->i32, loudest_image(cg), 4), 64);
-    return choose(cg, compare(cg, LLVMIntULT, image, guess->count), image, const64(cg, 0));
-}
-
 void guess_note(Codegen *cg, const Guess *guess, LLVMValueRef most, LLVMValueRef image) {
     LLVMValueRef before = local_get(cg, cg->i64, guess->loudest), now = as_unsigned(cg, most, 64);
     LLVMValueRef more = compare(cg, LLVMIntUGT, now, magnitude_of(cg, guess, before));

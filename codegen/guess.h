@@ -26,8 +26,6 @@ void guess_set_shift(Codegen *cg, const Guess *guess, LLVMValueRef s);
 
 /* In a pass. Whether no magnitude that any thread has met yet asks for more than the guess; i1. */
 LLVMValueRef guess_holds(Codegen *cg, const Guess *guess);
-/* The image with the largest magnitude of the rescale before; the same for all calls of a kernel; i64. */
-LLVMValueRef guess_first_image(Codegen *cg, const Guess *guess);
 /* The largest magnitude of this call so far, after `image`; all threads are told at once if it asks for more than the guess. */
 void guess_note(Codegen *cg, const Guess *guess, LLVMValueRef most, LLVMValueRef image);
 /* At the end of a call: the largest of all calls. */

@@ -297,11 +297,6 @@ static LLVMValueRef pass_wanted(Codegen *cg, void *context) {
     return is_guess(pass) ? guess_holds(cg, &pass->rescale->guess) : LLVMConstInt(cg->i1, 1, false);
 }
 
-static LLVMValueRef pass_first(Codegen *cg, void *context) {
-    const Pass *pass = context;
-    return is_guess(pass) ? guess_first_image(cg, &pass->rescale->guess) : const64(cg, 0);
-}
-
 /* The pieces of a pass by a guess: a divisor of the images, so that each is made of whole ones. */
 static int64_t count_pieces(const Rescale *r) {
     int64_t pieces = space_elements(&r->space) / PIECE_ELEMENTS, images = r->guess.images;
@@ -320,21 +315,18 @@ static LLVMValueRef piece_start(Codegen *cg, const Rescale *r, LLVMValueRef piec
     return choose(cg, compare(cg, LLVMIntEQ, piece, pieces), tiles, start);
 }
 
-/* The pieces [cg->begin, cg->end), counted from that of the image to begin with. Sizes are numbers of the node, so that the kernel serves
- * all. */
+/* The pieces [cg->begin, cg->end). Sizes are numbers of the node, so that the kernel serves all. */
 static void pass_pieces(Codegen *cg, Pass *pass) {
     const Rescale *r = pass->rescale;
     LLVMBasicBlockRef saved = head_enter(cg);
     LLVMValueRef pieces = node_number(cg, r->pieces), tiles = node_number(cg, space_tiles(&r->space));
     head_leave(cg, saved);
     LLVMValueRef begin = cg->begin, end = cg->end, images = r->guess.count;
-    LLVMValueRef first = LLVMBuildUDiv(cg->builder, mul(cg, pass_first(cg, pass), pieces), images, "");
     Loop loop = loop_begin(cg, begin, end);
     Branch wanted = if_begin(cg, pass_wanted(cg, pass));
-    LLVMValueRef piece = LLVMBuildURem(cg->builder, add(cg, loop.index, first), pieces, "");
-    cg->begin = piece_start(cg, r, piece, pieces, tiles);
-    cg->end = piece_start(cg, r, add_const(cg, piece, 1), pieces, tiles);
-    pass_walk(cg, pass, LLVMBuildUDiv(cg->builder, mul(cg, piece, images), pieces, ""));
+    cg->begin = piece_start(cg, r, loop.index, pieces, tiles);
+    cg->end = piece_start(cg, r, add_const(cg, loop.index, 1), pieces, tiles);
+    pass_walk(cg, pass, LLVMBuildUDiv(cg->builder, mul(cg, loop.index, images), pieces, ""));
     if_end(cg, &wanted);
     loop_end(cg, &loop);
     cg->begin = begin;
@@ -362,7 +354,7 @@ static void pass_end(Codegen *cg, void *context) {
 static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     Rescale *r = pass->rescale;
     if (r->sums.plan != NULL) {
-        r->sums.read(cg, r->sums.plan, &(SumReader){suffix, pass, pass_begin, pass_first, pass_wanted, pass_parts, pass_end});
+        r->sums.read(cg, r->sums.plan, &(SumReader){suffix, is_guess(pass), pass, pass_begin, pass_wanted, pass_parts, pass_end});
         return;
     }
     kernel_begin(cg, r->node, suffix);
@@ -373,6 +365,8 @@ static void emit_pass(Codegen *cg, Pass *pass, const char *suffix) {
     else
         pass_walk(cg, pass, const64(cg, 0));
     pass_end(cg, pass);
+    if (pieces)
+        kernel_turn(cg, r->guess.images);
     kernel_end(cg, pieces ? r->pieces : space_tiles(&r->space), rescale_work(r));
 }
 

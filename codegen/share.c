@@ -183,19 +183,31 @@ LLVMValueRef const_text(Codegen *cg, const char *text) {
     return place->value = const_bytes(cg, text, (int64_t)strlen(text) + 1);
 }
 
+static LLVMValueRef const16(const Codegen *cg, int64_t x) {
+    if (x > INT16_MAX)
+        internal_error("codegen: a call's field beyond 16 bits");
+    return LLVMConstInt(cg->i16, (unsigned long long)x, true);
+}
+
 /* struct intc_call of runtime/abi.h. */
-void share_call(Codegen *cg, LLVMValueRef kernel, LLVMValueRef places, int64_t tiles, bool parallel, const char *name, const char *origin) {
-    LLVMValueRef fields[] = {
-        kernel, places, const64(cg, tiles), const32(cg, parallel), const32(cg, 0), const_text(cg, name), const_text(cg, origin)};
-    LLVMValueRef call = LLVMConstStructInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
-    growing_add(cg, &cg->calls, "calls", &call, 1);
+void share_call(Codegen *cg, const Call *call) {
+    LLVMValueRef fields[] = {call->kernel,
+                             call->places,
+                             const64(cg, call->tiles),
+                             const32(cg, call->images),
+                             const16(cg, call->threads),
+                             const16(cg, 0),
+                             const_text(cg, call->name),
+                             const_text(cg, call->origin)};
+    LLVMValueRef row = LLVMConstStructInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
+    growing_add(cg, &cg->calls, "calls", &row, 1);
 }
 
 void share_repeat(Codegen *cg, int first) {
-    enum { AGAIN = 4, FIELDS = 7 };
+    enum { AGAIN = 5, FIELDS = 8 };
     LLVMValueRef fields[FIELDS], *last = &cg->calls.items[cg->calls.count - 1];
     for (unsigned i = 0; i < FIELDS; i++)
-        fields[i] = i == AGAIN ? const32(cg, cg->calls.count - 1 - first) : LLVMGetOperand(*last, i);
+        fields[i] = i == AGAIN ? const16(cg, cg->calls.count - 1 - first) : LLVMGetOperand(*last, i);
     *last = LLVMConstStructInContext(cg->context, fields, FIELDS, false);
 }
 

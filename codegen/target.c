@@ -257,7 +257,6 @@ static void open_types(Codegen *cg) {
     cg->f64 = LLVMDoubleTypeInContext(cg->context);
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
-    cg->kernel_type = LLVMFunctionType(cg->none, (LLVMTypeRef[]){cg->ptr, cg->ptr, cg->i64, cg->i64}, 4, false);
 }
 
 bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag) {

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define INTC_ABI_VERSION 7
+#define INTC_ABI_VERSION 8
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -55,8 +55,10 @@ struct intc_calibration {
 };
 
 struct intc_pool;
-/* places: the kernel's own table of arena offsets. */
-typedef void intc_kernel(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end);
+/* Slots of a kernel: scratch in the arena that one thread uses at a time. */
+#define INTC_SLOTS 16
+/* places: the kernel's own table of arena offsets; slot: below INTC_SLOTS, and no other's while the kernel runs. */
+typedef void intc_kernel(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end, int64_t slot);
 typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 
 /* One call of a kernel by an entry function. */
@@ -64,14 +66,15 @@ struct intc_call {
     intc_kernel *kernel;
     const int64_t *places;
     int64_t tiles;
-    int32_t parallel;          /* 1: enough work for the pool's threads */
-    int32_t again;             /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
+    int32_t images;            /* where not 0: tiles are these in their order, and those of the image to begin with should come first */
+    int16_t threads;           /* that may share the call; 1: not enough work for the pool */
+    int16_t again;             /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
     const char *name, *origin; /* the kind of work, and what of the model it belongs to; for profiles */
 };
 
-/* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. Defined
- * by the runtime. */
-void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
+/* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. image:
+ * the one to begin with, if the call has so many. Defined by the runtime. */
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image);
 
 /* Asks the system for the CPU's matrix registers (AMX), for this thread and those that it starts from now on; false: there are none.
  * Defined by the runtime; to be called before a module that needs them runs. */

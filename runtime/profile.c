@@ -20,9 +20,9 @@ typedef struct {
 static const struct intc_module *profiled;
 static Spent *spent; /* of each call of the module */
 
-static void observe(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+static void observe(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
     int64_t started = intc_rt_clock();
-    intc_rt_run(pool, call, arena);
+    intc_rt_run(pool, call, arena, image);
     Spent *own = spent + (call - profiled->calls);
     own->nanoseconds += intc_rt_clock() - started;
     own->runs++;

@@ -286,8 +286,8 @@ bool intc_rt_output_close(Output *output, bool keep, Error *error);
 struct intc_pool *intc_rt_pool_new(int64_t threads); /* NULL for one thread */
 void intc_rt_pool_free(struct intc_pool *pool);
 /* What intc_rt_call does by itself; if there is an observer, that is called instead, to call it. */
-void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
-typedef void CallObserver(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena);
+void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image);
+typedef void CallObserver(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image);
 extern CallObserver *intc_rt_observer;
 int64_t intc_rt_cores(void);
 

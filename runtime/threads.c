@@ -1,8 +1,9 @@
 /* The thread pool. A job is a range that the threads take in pieces; which thread takes which piece never matters to the result. Each
  * begins with its own share of the range, the same in every job over the same rows, so that what it reads is what it wrote before and still
- * in its cache; then it helps with the others'. Workers join a job while it is open. The caller works too, closes the job when no piece is
- * left and waits only for those that joined, so a worker that the system did not wake in time costs nothing. Workers spin a little between
- * jobs, because a step is many short ones, then sleep. */
+ * in its cache; then it helps with the others'. Pieces are halves of what is left of a share, so that the last ones are short and all
+ * threads end at nearly the same time. The share with the image to begin with is a ring that starts there. Workers join a job while it is
+ * open. The caller works too, closes the job when no piece is left and waits only for those that joined, so a worker that the system did
+ * not wake in time costs nothing. Workers spin a little between jobs, because a step is many short ones, then sleep. */
 #include "runtime/runtime.h"
 
 #include <pthread.h>
@@ -11,17 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPINS = 2000, PIECES = 4 };
+enum { SPINS = 20000, PIECES = 16 };
 
 /* The state of the job: its number, above one bit for open, above the number of workers in it. */
 #define WORKERS UINT64_C(0x7fff)
 #define OPEN UINT64_C(0x8000)
 #define NUMBER_SHIFT 16
 
-/* One thread's part of the job; on a cache line of its own. */
+/* One thread's part of the job, on a cache line of its own: [begin, end), from `first` on and then from `begin`. */
 struct share {
-    _Alignas(64) atomic_int_fast64_t next; /* first index that nobody took */
-    int64_t end;
+    _Alignas(64) atomic_int_fast64_t taken;
+    int64_t begin, end, first;
 };
 
 struct intc_pool {
@@ -30,10 +31,10 @@ struct intc_pool {
     atomic_uint_fast64_t job;
     atomic_int_fast64_t waiting; /* workers that sleep; changed under the lock */
     atomic_bool stop;
-    intc_kernel *kernel;
+    const struct intc_call *call;
     unsigned char *arena;
-    const int64_t *places;
-    int64_t piece;
+    int64_t least;   /* tiles of a piece */
+    int64_t threads; /* that share the job */
     int64_t workers;
     pthread_t *thread;
     atomic_int_fast64_t started; /* workers that have a number */
@@ -48,20 +49,31 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void work_on(struct intc_pool *pool, struct share *share) {
-    for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&share->next, pool->piece, memory_order_relaxed);
-        if (begin >= share->end)
-            return;
-        int64_t end = share->end - begin < pool->piece ? share->end : begin + pool->piece;
-        pool->kernel(pool->arena, pool->places, begin, end);
+/* `count` tiles of [begin, end), the one at `from` first, those behind the end from `begin` on. */
+static void run_ring(const struct intc_call *call, unsigned char *arena, int64_t slot, const struct share *ring, int64_t from,
+                     int64_t count) {
+    int64_t first = count < ring->end - from ? count : ring->end - from;
+    call->kernel(arena, call->places, from, from + first, slot);
+    if (first < count)
+        call->kernel(arena, call->places, ring->begin, ring->begin + count - first, slot);
+}
+
+static void work_on(struct intc_pool *pool, struct share *share, int64_t self) {
+    int64_t size = share->end - share->begin, taken = atomic_load_explicit(&share->taken, memory_order_relaxed);
+    while (taken < size) {
+        int64_t left = size - taken, piece = (left + 1) / 2;
+        piece = piece > pool->least ? piece : pool->least < left ? pool->least : left;
+        if (!atomic_compare_exchange_weak_explicit(&share->taken, &taken, taken + piece, memory_order_relaxed, memory_order_relaxed))
+            continue;
+        int64_t from = share->first + taken;
+        run_ring(pool->call, pool->arena, self, share, from < share->end ? from : from - size, piece);
+        taken = atomic_load_explicit(&share->taken, memory_order_relaxed);
     }
 }
 
 static void work(struct intc_pool *pool, int64_t self) {
-    int64_t threads = pool->workers + 1;
-    for (int64_t i = 0; i < threads; i++)
-        work_on(pool, &pool->share[(self + i) % threads]);
+    for (int64_t i = 0; i < pool->threads && self < pool->threads; i++)
+        work_on(pool, &pool->share[(self + i) % pool->threads], self);
 }
 
 /* Whether there is a job (or the end) that this worker has not seen. */
@@ -141,19 +153,23 @@ static void close_job(struct intc_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
-    if (!pool || !call->parallel || call->tiles <= 1) {
-        call->kernel(arena, call->places, 0, call->tiles);
+void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
+    int64_t first = image < call->images ? image * call->tiles / call->images : 0;
+    if (!pool || call->threads <= 1 || call->tiles <= 1) {
+        run_ring(call, arena, 0, &(struct share){.end = call->tiles}, first, call->tiles);
         return;
     }
-    pool->kernel = call->kernel;
+    int64_t threads = pool->workers + 1 < call->threads ? pool->workers + 1 : call->threads;
+    pool->call = call;
     pool->arena = arena;
-    pool->places = call->places;
-    int64_t threads = pool->workers + 1;
-    pool->piece = (call->tiles - 1) / (threads * PIECES) + 1;
+    pool->threads = threads;
+    pool->least = (call->tiles - 1) / (threads * PIECES) + 1;
     for (int64_t i = 0; i < threads; i++) {
-        atomic_store_explicit(&pool->share[i].next, call->tiles * i / threads, memory_order_relaxed);
-        pool->share[i].end = call->tiles * (i + 1) / threads;
+        struct share *share = &pool->share[i];
+        share->begin = call->tiles * i / threads;
+        share->end = call->tiles * (i + 1) / threads;
+        share->first = first >= share->begin && first < share->end ? first : share->begin;
+        atomic_store_explicit(&share->taken, 0, memory_order_relaxed);
     }
     uint64_t number = (atomic_load_explicit(&pool->job, memory_order_relaxed) >> NUMBER_SHIFT) + 1;
     atomic_store(&pool->job, number << NUMBER_SHIFT | OPEN);
@@ -164,11 +180,11 @@ void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned 
 
 CallObserver *intc_rt_observer;
 
-void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
     if (intc_rt_observer)
-        intc_rt_observer(pool, call, arena);
+        intc_rt_observer(pool, call, arena, image);
     else
-        intc_rt_run(pool, call, arena);
+        intc_rt_run(pool, call, arena, image);
 }
 
 int64_t intc_rt_cores(void) {

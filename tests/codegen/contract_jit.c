@@ -18,11 +18,11 @@ void jit_ranges(int count) {
     ranges = count;
 }
 
-static void run_ranges(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
-    (void)pool;
-    int64_t parts = call->parallel ? ranges : 1;
+static void run_ranges(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
+    (void)pool, (void)image;
+    int64_t parts = call->threads > 1 ? ranges : 1;
     for (int64_t i = parts - 1; i >= 0; i--)
-        call->kernel(arena, call->places, call->tiles * i / parts, call->tiles * (i + 1) / parts);
+        call->kernel(arena, call->places, call->tiles * i / parts, call->tiles * (i + 1) / parts, i % INTC_SLOTS);
 }
 
 static void check(LLVMErrorRef error) {
@@ -83,8 +83,6 @@ static void types(Codegen *cg) {
     cg->i128 = LLVMIntTypeInContext(cg->context, 128);
     cg->ptr = LLVMPointerTypeInContext(cg->context, 0);
     cg->none = LLVMVoidTypeInContext(cg->context);
-    LLVMTypeRef kernel[] = {cg->ptr, cg->ptr, cg->i64, cg->i64};
-    cg->kernel_type = LLVMFunctionType(cg->none, kernel, 4, false);
 }
 
 static void emit(Codegen *cg, const Node *node) {

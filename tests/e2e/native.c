@@ -23,11 +23,11 @@ static Bench bench; /* for_each_case passes no context */
 static uint64_t pool_random;
 
 struct intc_pool;
-void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
-    (void)pool;
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
+    (void)pool, (void)image;
     int64_t count = call->tiles;
-    if (!call->parallel) {
-        call->kernel(arena, call->places, 0, count);
+    if (call->threads == 1) {
+        call->kernel(arena, call->places, 0, count, 0);
         return;
     }
     enum { PIECES = 5 };
@@ -39,7 +39,7 @@ void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned
     for (int i = 0; i < PIECES; i++) {
         int k = (first + i * 3) % PIECES;
         if (cut[k] < cut[k + 1])
-            call->kernel(arena, call->places, cut[k], cut[k + 1]);
+            call->kernel(arena, call->places, cut[k], cut[k + 1], random_below(&pool_random, INTC_SLOTS));
     }
 }
 

@@ -19,12 +19,12 @@ static struct {
 } bench; /* for_each_case passes no context */
 
 struct intc_pool;
-void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
-    (void)pool;
-    int64_t half = call->parallel ? call->tiles / 2 : 0;
-    call->kernel(arena, call->places, half, call->tiles);
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
+    (void)pool, (void)image;
+    int64_t half = call->threads > 1 ? call->tiles / 2 : 0;
+    call->kernel(arena, call->places, half, call->tiles, INTC_SLOTS - 1);
     if (half > 0)
-        call->kernel(arena, call->places, 0, half);
+        call->kernel(arena, call->places, 0, half, 0);
 }
 
 /* --- the graph --- */

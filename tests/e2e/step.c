@@ -21,12 +21,13 @@ struct intc_pool {
     int parts;
 };
 
-void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena) {
-    int parts = call->parallel ? pool->parts : 1;
+void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
+    (void)image;
+    int parts = call->threads > 1 ? pool->parts : 1;
     int64_t count = call->tiles;
     for (int i = parts - 1; i >= 0; i--)
         if (count * i / parts < count * (i + 1) / parts)
-            call->kernel(arena, call->places, count * i / parts, count * (i + 1) / parts);
+            call->kernel(arena, call->places, count * i / parts, count * (i + 1) / parts, i % INTC_SLOTS);
 }
 
 static Graph *read_graph(Arena *arena, const char *path, const char *name) {

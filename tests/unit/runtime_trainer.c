@@ -3,6 +3,7 @@
 #include "runtime_files.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 enum { ROWS = 60, TEXT = 1 << 16 };
 
@@ -384,13 +385,21 @@ static void test_calibration(void **state) {
     intc_rt_session_close(&session);
 }
 
-static void add_range(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end) {
-    (void)places;
+enum { SHARED_BY = 3 };
+static atomic_int slot_users[SHARED_BY];
+static atomic_int slot_clashes;
+
+/* places: whether slots are used. */
+static void add_range(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end, int64_t slot) {
+    if (places && (slot >= SHARED_BY || atomic_fetch_add(&slot_users[slot], 1) != 0))
+        atomic_fetch_add(&slot_clashes, 1);
     for (int64_t i = begin; i < end; i++)
         arena[i]++;
+    if (places && slot < SHARED_BY)
+        atomic_fetch_sub(&slot_users[slot], 1);
 }
 
-/* Every index exactly once, whatever the number of threads. */
+/* Every index exactly once, whatever the number of threads and the image to begin with; a slot by one thread at a time. */
 static void test_threads(void **state) {
     (void)state;
     enum { COUNT = 1000 };
@@ -400,8 +409,13 @@ static void test_threads(void **state) {
         int64_t expected = 0;
         for (int round = 0; round < 200; round++) {
             int64_t count = round * 37 % COUNT;
-            struct intc_call call = {.kernel = add_range, .tiles = count, .parallel = 1};
-            intc_rt_call(pool, &call, counters);
+            struct intc_call call = {
+                .kernel = add_range, .tiles = count, .threads = INT16_MAX, .images = round % 3 == 0 ? (int32_t)count : 8};
+            if (round % 2 == 0) {
+                call.threads = SHARED_BY;
+                call.places = &count;
+            }
+            intc_rt_call(pool, &call, counters, round % 13);
             expected += count;
         }
         int64_t sum = 0;
@@ -410,6 +424,7 @@ static void test_threads(void **state) {
             assert_true(i == 0 || counters[i] <= counters[i - 1]);
         }
         assert_int_equal(sum, expected);
+        assert_int_equal(atomic_load(&slot_clashes), 0);
         intc_rt_pool_free(pool);
     }
 }
