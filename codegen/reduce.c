@@ -1,7 +1,8 @@
 /* reduce_sum over expressions: those beside a node are summed by its kernel. The space is that of the operand, in the order of its memory.
  * Where the innermost dimension is kept, a tile adds rows, or a part of the columns of each, into a private array; else into one private
  * sum. Tiles are columns and pieces of the outer dimensions; several tiles of one result are added atomically, which integers allow in any
- * order. Sums of floats are doubles until they are stored, and the pieces of a result are added in their order. */
+ * order, those of one call before that where all tiles have the same result. Sums of floats are doubles until they are stored, and the
+ * pieces of a result are added in their order. */
 #include "codegen/space.h"
 
 enum { MAX_SUMS = 2, MAX_PRIVATE = 4096, PIECES = 32, FEW_TERMS = 64, LONG_ROWS = 64, SHORT_PIECE = 128, MOST_JAMMED = 4 };
@@ -12,6 +13,7 @@ typedef struct {
     bool narrow;        /* the sum of a tile fits in 32 bits */
     LLVMTypeRef type;   /* of the sums of a tile, */
     LLVMValueRef local; /* which are here */
+    LLVMValueRef call;  /* those of all tiles of a call, in the type of the result; NULL: not gathered */
 } Sum;
 
 typedef struct {
@@ -83,14 +85,21 @@ static int64_t parts_bytes(const Reduce *r) {
     return r->pieces * shape_elements(r->sums[0].node->out[0]->shape) * 8;
 }
 
-/* Brings the sum of one tile to its place. */
-static void store_sum(Codegen *cg, const Reduce *r, const Sum *sum, LLVMValueRef piece, LLVMValueRef index, LLVMValueRef x) {
+static LLVMValueRef call_sum(Codegen *cg, const Sum *sum, LLVMValueRef column) {
+    return LLVMBuildInBoundsGEP2(cg->builder, element_type(cg, sum->node->out[0]->type), sum->call, &column, 1, "");
+}
+
+/* Brings the sum of one tile, in column `column` of them, to its place. */
+static void store_sum(Codegen *cg, const Reduce *r, const Sum *sum, LLVMValueRef piece, LLVMValueRef column, LLVMValueRef index,
+                      LLVMValueRef x) {
     const Value *out = sum->node->out[0];
     bool real = out->type == T_REAL;
     if (sum->narrow)
         x = as_bits(cg, x, 64);
     if (r->pieces == 1)
         store_element(cg, out, index, real ? LLVMBuildFPTrunc(cg->builder, x, cg->f32, "") : x);
+    else if (sum->call != NULL)
+        local_set(cg, call_sum(cg, sum, column), add(cg, local_get(cg, element_type(cg, out->type), call_sum(cg, sum, column)), x));
     else if (real)
         store_at(cg, sum->parts, parts_bytes(r), cg->f64, add(cg, mul_by(cg, piece, shape_elements(out->shape)), index), x, 8);
     else
@@ -304,7 +313,28 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
     LLVMValueRef at = inside ? add(cg, result, mul_by(cg, store.index, space->stride[r->target][last])) : result;
     for (int i = 0; i < r->count; i++) {
         const Sum *sum = &r->sums[i];
-        store_sum(cg, r, sum, piece, at, local_get(cg, sum->type, sum_place(cg, sum, inside, store.index)));
+        store_sum(cg, r, sum, piece, store.index, at, local_get(cg, sum->type, sum_place(cg, sum, inside, store.index)));
+    }
+    loop_end(cg, &store);
+}
+
+/* The sums of all tiles of a call, all 0, where every tile has the same `width` results. */
+static void open_call(Codegen *cg, Reduce *r, int64_t width) {
+    for (int i = 0; i < r->count; i++)
+        r->sums[i].call = local_array(cg, element_type(cg, r->sums[i].node->out[0]->type), width);
+    Loop clear = loop_begin(cg, const64(cg, 0), const64(cg, width));
+    for (int i = 0; i < r->count; i++)
+        LLVMBuildStore(cg->builder, LLVMConstNull(element_type(cg, r->sums[i].node->out[0]->type)),
+                       call_sum(cg, &r->sums[i], clear.index));
+    loop_end(cg, &clear);
+}
+
+static void close_call(Codegen *cg, const Reduce *r, int64_t width, int64_t stride) {
+    Loop store = loop_begin(cg, const64(cg, 0), const64(cg, width));
+    for (int i = 0; i < r->count; i++) {
+        const Value *out = r->sums[i].node->out[0];
+        LLVMValueRef x = local_get(cg, element_type(cg, out->type), call_sum(cg, &r->sums[i], store.index));
+        add_atomically(cg, out, mul_by(cg, store.index, stride), x);
     }
     loop_end(cg, &store);
 }
@@ -348,9 +378,15 @@ void emit_reduce_sum(Codegen *cg, const Node *node) {
         else
             emit_zeros(cg, r->sums[i].node);
     kernel_begin(cg, node, "");
+    int64_t width = inside ? space->extent[last] / r->together : 1, stride = inside ? space->stride[r->target][last] : 0;
+    bool gathers = results == 1 && r->pieces > 1 && !real;
+    if (gathers)
+        open_call(cg, r, width);
     Loop tile = loop_begin(cg, cg->begin, cg->end);
     emit_tile(cg, r, kept, inside, tile.index);
     loop_end(cg, &tile);
+    if (gathers)
+        close_call(cg, r, width, stride);
     kernel_end(cg, results * r->pieces, elements * (1 + r->group.leaf_count));
     for (int i = 0; i < r->count && r->pieces > 1 && real; i++)
         emit_join(cg, r, &r->sums[i]);
