@@ -260,12 +260,20 @@ static void offset_images(Codegen *cg, const Wgrad *wgrad, const Images *images,
         to[i] = byte_at(cg, images->at[i], offset);
 }
 
-/* Into an image whose padding is zero. */
-static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
+LLVMValueRef wgrad_part_begin(Codegen *cg, Part part, int64_t n) {
+    return part.of == 1 ? const64(cg, 0) : udiv_by(cg, mul_by(cg, part.index, n), part.of);
+}
+
+LLVMValueRef wgrad_part_end(Codegen *cg, Part part, int64_t n) {
+    return part.of == 1 ? const64(cg, n) : udiv_by(cg, mul_by(cg, add_const(cg, part.index, 1), n), part.of);
+}
+
+/* A part of the rows of an image, whose padding is zero. */
+static void stage_x(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, Part part, LLVMValueRef to) {
     const Dot *dot = &wgrad->dot;
     Images images = images_of(cg, wgrad, wgrad->x, wgrad->xs[0], run);
     Loop depth = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->padded.size[0]));
-    Loop high = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->padded.size[1]));
+    Loop high = loop_begin(cg, wgrad_part_begin(cg, part, wgrad->padded.size[1]), wgrad_part_end(cg, part, wgrad->padded.size[1]));
     LLVMValueRef offset = add(cg, mul_by(cg, depth.index, wgrad->xs[2]), mul_by(cg, high.index, wgrad->xs[3])), sources[4];
     LLVMValueRef place = add(cg, mul_by(cg, add_const(cg, depth.index, wgrad->padded.low[0]), wgrad->padded.step[0]),
                              mul_by(cg, add_const(cg, high.index, wgrad->padded.low[1]), wgrad->padded.step[1]));
@@ -311,17 +319,18 @@ static void stage_pixel(Codegen *cg, const Wgrad *wgrad, const Images *images, L
     loop_end(cg, &group);
 }
 
-static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValueRef to) {
+static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, Part part, LLVMValueRef to) {
     Images images = images_of(cg, wgrad, wgrad->dy, wgrad->ys[0], run);
     if (dot_is_matrix(&wgrad->dot)) {
-        wgrad_matrix_stage(cg, wgrad, &images, to, panel_step(wgrad));
+        wgrad_matrix_stage(cg, wgrad, &images, part, to, panel_step(wgrad));
         return;
     }
     int dimensions = wgrad->flat ? 2 : 3; /* a flat row is staged at once */
     Loop loops[3];
     LLVMValueRef offset = const64(cg, 0), pixel = const64(cg, 0), sources[4];
     for (int i = 0; i < dimensions; i++) {
-        loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->out[i]));
+        Part rows = i == 1 ? part : (Part){.of = 1};
+        loops[i] = loop_begin(cg, wgrad_part_begin(cg, rows, wgrad->out[i]), wgrad_part_end(cg, rows, wgrad->out[i]));
         offset = add(cg, offset, mul_by(cg, loops[i].index, wgrad->ys[2 + i]));
         pixel = add(cg, mul_by(cg, pixel, wgrad->out[i]), loops[i].index);
     }
@@ -335,16 +344,22 @@ static void stage_dy(Codegen *cg, const Wgrad *wgrad, LLVMValueRef run, LLVMValu
         loop_end(cg, &loops[i]);
 }
 
+/* The few runs of a chunk are staged in parts, so that all threads have some. */
 static void stage(Codegen *cg, const Wgrad *wgrad) {
+    int64_t parts = (WANTED_TASKS + wgrad->chunk - 1) / wgrad->chunk;
     kernel_begin(cg, wgrad->node, "stage");
     LLVMValueRef first = mul_by(cg, wgrad_chunk(cg, wgrad), wgrad->chunk);
     Loop loop = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef run = add(cg, first, loop.index), x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, loop.index, wgrad->image));
+    LLVMValueRef place = udiv_by(cg, loop.index, parts), run = add(cg, first, place);
+    LLVMValueRef x = byte_at(cg, arena_at(cg, wgrad->x_at), mul_by(cg, place, wgrad->image));
+    Part part = {urem_by(cg, loop.index, parts), parts};
+    Branch border = if_begin(cg, compare(cg, LLVMIntEQ, part.index, const64(cg, 0)));
     stage_border(cg, &wgrad->dot, &wgrad->padded, x);
-    stage_x(cg, wgrad, run, x);
-    stage_dy(cg, wgrad, run, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, loop.index, run_step(wgrad))));
+    if_end(cg, &border);
+    stage_x(cg, wgrad, run, part, x);
+    stage_dy(cg, wgrad, run, part, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, place, run_step(wgrad))));
     loop_end(cg, &loop);
-    kernel_end(cg, wgrad->chunk, wgrad->chunk * (wgrad->image + wgrad->pixels * wgrad_panels(wgrad) * wgrad->dot.panel) / 8);
+    kernel_end(cg, wgrad->chunk * parts, wgrad->chunk * (wgrad->image + wgrad->pixels * wgrad_panels(wgrad) * wgrad->dot.panel) / 8);
 }
 
 /* --- products --- */
@@ -424,8 +439,8 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef end = udiv_by(cg, mul_by(cg, add_const(cg, task.index, 1), wgrad->quads), wgrad->slices);
     stage_border(cg, &wgrad->dot, &wgrad->padded, x);
     Loop run = loop_begin(cg, first, end);
-    stage_x(cg, wgrad, run.index, x);
-    stage_dy(cg, wgrad, run.index, dy);
+    stage_x(cg, wgrad, run.index, (Part){.of = 1}, x);
+    stage_dy(cg, wgrad, run.index, (Part){.of = 1}, dy);
     Loop group = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->groups));
     Loop block = loop_begin(cg, const64(cg, 0), const64(cg, block_count(wgrad)));
     multiply_block(cg, wgrad, x, dy, task.index, group.index, block.index, const64(cg, 0), 1);

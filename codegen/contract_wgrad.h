@@ -43,6 +43,15 @@ typedef struct {
     bool all; /* every image exists */
 } Images;
 
+/* One of `of` parts of what is staged of a run. */
+typedef struct {
+    LLVMValueRef index; /* i64; NULL where there is one part */
+    int64_t of;
+} Part;
+
+/* The range of n items that is in a part (i64). */
+LLVMValueRef wgrad_part_begin(Codegen *cg, Part part, int64_t n);
+LLVMValueRef wgrad_part_end(Codegen *cg, Part part, int64_t n);
 /* Whether pixels of a row, and their channels, are adjacent. */
 bool wgrad_contiguous(const int64_t *stride, int64_t bytes, int64_t channels, int64_t width);
 /* Panels of all groups. */
@@ -64,8 +73,8 @@ int64_t wgrad_matrix_group(const Wgrad *wgrad);
 /* Taps that are products of their own. */
 int64_t wgrad_matrix_taps(const Wgrad *wgrad);
 void wgrad_matrix_product(Codegen *cg, Wgrad *wgrad, int64_t panel_step);
-/* All panels of dy of a run of images. */
-void wgrad_matrix_stage(Codegen *cg, const Wgrad *wgrad, const Images *images, LLVMValueRef to, int64_t panel_step);
+/* A part of the lines of dy of a run of images, in all panels. */
+void wgrad_matrix_stage(Codegen *cg, const Wgrad *wgrad, const Images *images, Part part, LLVMValueRef to, int64_t panel_step);
 /* Bytes of staged x, and elements of the sums, from the first tap to tap `tap` (i64). */
 LLVMValueRef wgrad_matrix_tap(Codegen *cg, const Wgrad *wgrad, LLVMValueRef tap);
 int64_t wgrad_matrix_tap_sums(const Wgrad *wgrad);

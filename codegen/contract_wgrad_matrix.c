@@ -174,11 +174,12 @@ static void stage_bytes(Codegen *cg, const Wgrad *wgrad, const Square *square) {
     loop_end(cg, &column);
 }
 
-void wgrad_matrix_stage(Codegen *cg, const Wgrad *wgrad, const Images *images, LLVMValueRef to, int64_t panel_step) {
+void wgrad_matrix_stage(Codegen *cg, const Wgrad *wgrad, const Images *images, Part part, LLVMValueRef to, int64_t panel_step) {
+    int64_t lines = wgrad->lines[0] * wgrad->lines[1];
     Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad_panels(wgrad)));
-    Loop line = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->lines[0] * wgrad->lines[1]));
-    Loop part = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->along));
-    LLVMValueRef before = mul_by(cg, part.index, wgrad->width), group = add(cg, mul_by(cg, line.index, wgrad->along), part.index);
+    Loop line = loop_begin(cg, wgrad_part_begin(cg, part, lines), wgrad_part_end(cg, part, lines));
+    Loop row = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->along));
+    LLVMValueRef before = mul_by(cg, row.index, wgrad->width), group = add(cg, mul_by(cg, line.index, wgrad->along), row.index);
     LLVMValueRef channel = add(cg, mul_by(cg, udiv_by(cg, panel.index, wgrad->panels), wgrad->columns),
                                mul_by(cg, urem_by(cg, panel.index, wgrad->panels), SIDE));
     Square square = {.images = images,
@@ -190,7 +191,7 @@ void wgrad_matrix_stage(Codegen *cg, const Wgrad *wgrad, const Images *images, L
         stage_square(cg, wgrad, &square);
     else
         stage_bytes(cg, wgrad, &square);
-    loop_end(cg, &part);
+    loop_end(cg, &row);
     loop_end(cg, &line);
     loop_end(cg, &panel);
 }

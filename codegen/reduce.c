@@ -324,8 +324,7 @@ static void open_call(Codegen *cg, Reduce *r, int64_t width) {
         r->sums[i].call = local_array(cg, element_type(cg, r->sums[i].node->out[0]->type), width);
     Loop clear = loop_begin(cg, const64(cg, 0), const64(cg, width));
     for (int i = 0; i < r->count; i++)
-        LLVMBuildStore(cg->builder, LLVMConstNull(element_type(cg, r->sums[i].node->out[0]->type)),
-                       call_sum(cg, &r->sums[i], clear.index));
+        LLVMBuildStore(cg->builder, LLVMConstNull(element_type(cg, r->sums[i].node->out[0]->type)), call_sum(cg, &r->sums[i], clear.index));
     loop_end(cg, &clear);
 }
 
