@@ -16,8 +16,8 @@ enum {
     MAX_BESIDE = 4,
     MOST_ASIDE = 8 * 1024 * 1024,
     COPY_BYTES = 64 * 1024,
-    PIECE_ELEMENTS = 16 * 1024,
-    MOST_PIECES = 32,
+    PIECE_ELEMENTS = 8 * 1024,
+    MOST_PIECES = 128,
     VECTOR = 64,
     JAMMED = 2
 };
@@ -297,13 +297,13 @@ static LLVMValueRef pass_wanted(Codegen *cg, void *context) {
     return is_guess(pass) ? guess_holds(cg, &pass->rescale->guess) : LLVMConstInt(cg->i1, 1, false);
 }
 
-/* The pieces of a pass by a guess: a divisor of the images, so that each is made of whole ones. */
+/* The pieces of a pass by a guess: a divisor of the images or a multiple, so that each is made of whole ones or a part of one. */
 static int64_t count_pieces(const Rescale *r) {
     int64_t pieces = space_elements(&r->space) / PIECE_ELEMENTS, images = r->guess.images;
     pieces = pieces < MOST_PIECES ? pieces : MOST_PIECES;
     pieces = pieces < space_tiles(&r->space) ? pieces : space_tiles(&r->space);
     pieces = pieces < 1 ? 1 : pieces;
-    while (images > 1 && images % pieces != 0)
+    while (images > 1 && images % pieces != 0 && pieces % images != 0)
         pieces--;
     return pieces;
 }
