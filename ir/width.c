@@ -293,6 +293,8 @@ void node_infer_width(Node *node) {
         out->type = type_for_bound(out->bound + 1);
     else if (info->exponent == RULE_RESCALE || info->exponent == RULE_LABEL || node->op == OP_refine)
         out->type = type_for_bound(out->bound);
+    else if ((node->op == OP_maxpool_grad || node->op == OP_sumpool_grad) && out->bound <= INT16_MAX) /* large, and stored as a whole */
+        out->type = T_I16;
     else
         out->type = out->bound <= ACCUMULATOR_BOUND ? T_I32 : T_I64;
     out->exponent_kind = info->exponent == RULE_CONST ? EXPONENT_CONST : EXPONENT_DYNAMIC;
