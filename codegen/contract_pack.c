@@ -265,19 +265,26 @@ static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns,
     return squares * size;
 }
 
-static void pack_column_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef to) {
-    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)(columns->groups * dot->quad));
-    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
-    LLVMValueRef entries = byte_at(cg, table, mul_by(cg, loop.index, 4 * dot->quad));
-    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, panel_bytes(dot, 1)));
+/* Columns whose K is anywhere: of each group the places are looked up once for all columns. */
+static void pack_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed) {
+    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)(columns->groups * dot->quad)), none[4], place[4];
+    Loop group = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
+    LLVMValueRef entries = byte_at(cg, table, mul_by(cg, group.index, 4 * dot->quad));
+    LLVMValueRef to = byte_at(cg, packed, mul_by(cg, group.index, panel_bytes(dot, 1)));
     for (int i = 0; i < dot->quad; i++) {
         LLVMValueRef offset = load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * i), 4);
-        LLVMValueRef none = compare(cg, LLVMIntSLT, offset, const32(cg, 0));
-        LLVMValueRef place = as_bits(cg, smax(cg, offset, const32(cg, 0)), 64);
-        LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), byte_at(cg, source, place), (unsigned)dot_source(dot));
-        store_column(cg, dot, choose(cg, none, LLVMConstNull(dot_element(cg, dot)), x), at, i);
+        none[i] = compare(cg, LLVMIntSLT, offset, const32(cg, 0));
+        place[i] = as_bits(cg, smax(cg, offset, const32(cg, 0)), 64);
+    }
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
+    LLVMValueRef from = byte_at(cg, source, column_offset(cg, columns, add(cg, mul_by(cg, panel, dot->panel), loop.index)));
+    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, dot_group(dot)));
+    for (int i = 0; i < dot->quad; i++) {
+        LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), byte_at(cg, from, place[i]), (unsigned)dot_source(dot));
+        store_column(cg, dot, choose(cg, none[i], LLVMConstNull(dot_element(cg, dot)), x), at, i);
     }
     loop_end(cg, &loop);
+    loop_end(cg, &group);
 }
 
 void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums) {
@@ -301,18 +308,17 @@ static void pack_columns(Codegen *cg, const Dot *dot, const Columns *columns, LL
                          LLVMValueRef packed) {
     if (columns->lanes == NULL && columns->column_stride == dot_source(dot) && columns->run == 0) {
         pack_rows(cg, dot, columns, byte_at(cg, source, mul_by(cg, panel, dot->panel * dot_source(dot))), packed);
+    } else if (columns->lanes != NULL) {
+        pack_table(cg, dot, columns, source, panel, packed);
     } else {
         int64_t done = 0;
-        if (columns->lanes == NULL && columns->k_stride == dot_source(dot) && dot_group(dot) == 4)
+        if (columns->k_stride == dot_source(dot) && dot_group(dot) == 4)
             done = pack_squares(cg, dot, columns, source, panel, packed);
         Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
         LLVMValueRef column = add(cg, mul_by(cg, panel, dot->panel), loop.index);
         LLVMValueRef from = byte_at(cg, source, column_offset(cg, columns, column));
         LLVMValueRef to = byte_at(cg, packed, mul_by(cg, loop.index, dot_group(dot)));
-        if (columns->lanes == NULL)
-            pack_column_linear(cg, dot, columns, done, from, to);
-        else
-            pack_column_table(cg, dot, columns, from, to);
+        pack_column_linear(cg, dot, columns, done, from, to);
         loop_end(cg, &loop);
     }
 }
