@@ -458,6 +458,22 @@ static void multiply_own(Codegen *cg, const Wgrad *wgrad) {
 
 /* --- the result --- */
 
+/* What the bias of rows adds to each column of a panel, in a local array. */
+static LLVMValueRef column_bias(Codegen *cg, const Wgrad *wgrad, LLVMValueRef task) {
+    LLVMTypeRef type = element_type(cg, wgrad->type);
+    LLVMValueRef all = local_array(cg, type, wgrad->dot.panel);
+    LLVMValueRef columns = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task, wgrad->dot.panel * 8));
+    Loop column = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->dot.panel));
+    LLVMValueRef off = const64(cg, 0), at = byte_at(cg, columns, mul_by(cg, column.index, 8));
+    for (int64_t i = 0; i < places(wgrad); i++)
+        off = add(cg, off, load_bytes(cg, cg->i64, byte_at_const(cg, at, i * column_bytes(wgrad)), 8));
+    off = LLVMBuildNeg(cg->builder, as_bits(cg, mul_by(cg, off, 128), type_bytes(wgrad->type) * 8), "");
+    local_set(cg, LLVMBuildInBoundsGEP2(cg->builder, type, all, &column.index, 1, ""), off);
+    loop_end(cg, &column);
+    return all;
+}
+
+/* In the order of the weights but for their outermost dimension, the columns, which are adjacent in the sums. */
 static void finish(Codegen *cg, const Wgrad *wgrad) {
     int64_t bytes = type_bytes(wgrad->type), panel_size = wgrad_sums(wgrad);
     LLVMTypeRef type = element_type(cg, wgrad->type);
@@ -466,30 +482,28 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), panel = urem_by(cg, task.index, wgrad->panels);
     LLVMValueRef first = mul_by(cg, panel, wgrad->dot.panel),
                  sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, panel_size));
-    LLVMValueRef columns = byte_at(cg, arena_at(cg, wgrad->columns_at), mul_by(cg, task.index, wgrad->dot.panel * 8));
-    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first)));
-    LLVMValueRef out = add(cg, add(cg, mul_by(cg, group, wgrad->columns), first), column.index);
-    LLVMValueRef off = const64(cg, 0), bias = byte_at(cg, columns, mul_by(cg, column.index, 8));
-    for (int64_t i = 0; wgrad->dot.biased && i < places(wgrad); i++)
-        off = add(cg, off, load_bytes(cg, cg->i64, byte_at_const(cg, bias, i * column_bytes(wgrad)), 8));
-    off = as_bits(cg, mul_by(cg, off, 128), (int)bytes * 8);
-    LLVMValueRef place = mul_by(cg, out, wgrad->ws[0]), row = const64(cg, 0);
-    static const int order[4] = {2, 3, 4, 1};
-    int64_t counts[4] = {wgrad->kernel[0], wgrad->kernel[1], wgrad->kernel[2], wgrad->channels};
+    LLVMValueRef bias = wgrad->dot.biased ? column_bias(cg, wgrad, task.index) : NULL;
+    LLVMValueRef place = mul_by(cg, add(cg, mul_by(cg, group, wgrad->columns), first), wgrad->ws[0]), row = const64(cg, 0);
+    int64_t counts[4] = {wgrad->channels, wgrad->kernel[0], wgrad->kernel[1], wgrad->kernel[2]}, steps[4] = {1};
+    for (int i = 3; i > 0; i--)
+        steps[i] = i == 3 ? wgrad->channels : steps[i + 1] * counts[i + 1];
     Loop loops[4];
     for (int i = 0; i < 4; i++) {
         loops[i] = loop_begin(cg, const64(cg, 0), const64(cg, counts[i]));
-        place = add(cg, place, mul_by(cg, loops[i].index, wgrad->ws[order[i]]));
-        row = add(cg, mul_by(cg, row, counts[i]), loops[i].index);
+        place = add(cg, place, mul_by(cg, loops[i].index, wgrad->ws[1 + i]));
+        row = add(cg, row, mul_by(cg, loops[i].index, steps[i]));
     }
+    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first)));
     LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, wgrad->dot.panel), column.index), bytes));
-    LLVMValueRef total = wgrad->dot.biased ? LLVMBuildNeg(cg->builder, off, "") : LLVMConstNull(type);
+    LLVMValueRef total = LLVMConstNull(type);
+    if (bias != NULL)
+        total = local_get(cg, type, LLVMBuildInBoundsGEP2(cg->builder, type, bias, &column.index, 1, ""));
     for (int64_t i = 0; i < wgrad->slices; i++)
         total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * wgrad_panels(wgrad) * panel_size), (unsigned)bytes));
-    store_element(cg, wgrad->w, place, total);
+    store_element(cg, wgrad->w, add(cg, place, mul_by(cg, column.index, wgrad->ws[0])), total);
+    loop_end(cg, &column);
     for (int i = 3; i >= 0; i--)
         loop_end(cg, &loops[i]);
-    loop_end(cg, &column);
     loop_end(cg, &task);
     kernel_end(cg, wgrad_panels(wgrad), wgrad->slices * wgrad_panels(wgrad) * wgrad->rows * wgrad->dot.panel / 4);
 }

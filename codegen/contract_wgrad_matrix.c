@@ -210,32 +210,37 @@ static void finish_one(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMV
     store_element(cg, wgrad->w, place, total);
 }
 
-/* The channels of a tap, which may begin within a panel. */
-static void finish_run(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, const Loop tap[3], LLVMValueRef row, LLVMValueRef place) {
-    bool joined = is_joined(wgrad);
-    LLVMValueRef unit = add(cg, mul_by(cg, tap[0].index, wgrad->kernel[1]), tap[1].index), first = const64(cg, 0);
-    if (joined)
-        first = mul_by(cg, tap[2].index, wgrad->channels);
-    else
-        unit = add(cg, mul_by(cg, unit, wgrad->kernel[2]), tap[2].index);
-    unit = mul_by(cg, unit, run_panels(wgrad));
-    if (wgrad->channels % SIDE != 0 && joined) {
-        Loop channel = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->channels));
-        LLVMValueRef word = add(cg, first, channel.index);
-        finish_one(cg, wgrad, sums, add(cg, unit, udiv_by(cg, word, SIDE)), row, urem_by(cg, word, SIDE),
-                   add(cg, place, mul_by(cg, channel.index, wgrad->ws[1])));
-        loop_end(cg, &channel);
-        return;
+/* Channels of x from panel to panel or, where those of a tap may begin within one, one by one; then all taps, and the columns of dy: so
+ * that what lies together in the weights, taps of a channel, is stored together. */
+static void finish_channels(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef first, LLVMValueRef place) {
+    bool joined = is_joined(wgrad), single = joined && wgrad->channels % SIDE != 0;
+    Loop channels = loop_begin_step(cg, const64(cg, 0), const64(cg, wgrad->channels), single ? 1 : SIDE), taps[3];
+    place = add(cg, place, mul_by(cg, channels.index, wgrad->ws[1]));
+    for (int i = 0; i < 3; i++) {
+        taps[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->kernel[i]));
+        place = add(cg, place, mul_by(cg, taps[i].index, wgrad->ws[2 + i]));
     }
-    unit = add(cg, unit, udiv_by(cg, first, SIDE));
-    int64_t panels = (wgrad->channels + SIDE - 1) / SIDE;
-    Loop panel = loop_begin(cg, const64(cg, 0), const64(cg, panels));
-    LLVMValueRef left = sub(cg, const64(cg, wgrad->channels), mul_by(cg, panel.index, SIDE));
-    Loop lane = loop_begin(cg, const64(cg, 0), wgrad->channels % SIDE == 0 ? const64(cg, SIDE) : smin(cg, left, const64(cg, SIDE)));
-    LLVMValueRef channel = add(cg, mul_by(cg, panel.index, SIDE), lane.index);
-    finish_one(cg, wgrad, sums, add(cg, unit, panel.index), row, lane.index, add(cg, place, mul_by(cg, channel, wgrad->ws[1])));
-    loop_end(cg, &lane);
-    loop_end(cg, &panel);
+    LLVMValueRef word = channels.index, unit = add(cg, mul_by(cg, taps[0].index, wgrad->kernel[1]), taps[1].index);
+    if (joined)
+        word = add(cg, word, mul_by(cg, taps[2].index, wgrad->channels));
+    else
+        unit = add(cg, mul_by(cg, unit, wgrad->kernel[2]), taps[2].index);
+    unit = add(cg, mul_by(cg, unit, run_panels(wgrad)), udiv_by(cg, word, SIDE));
+    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, SIDE), sub(cg, const64(cg, wgrad->columns), first)));
+    LLVMValueRef row = add(cg, first, column.index);
+    place = add(cg, place, mul_by(cg, column.index, wgrad->ws[0]));
+    if (single) {
+        finish_one(cg, wgrad, sums, unit, row, urem_by(cg, word, SIDE), place);
+    } else {
+        LLVMValueRef left = sub(cg, const64(cg, wgrad->channels), channels.index);
+        Loop lane = loop_begin(cg, const64(cg, 0), wgrad->channels % SIDE == 0 ? const64(cg, SIDE) : smin(cg, left, const64(cg, SIDE)));
+        finish_one(cg, wgrad, sums, unit, row, lane.index, add(cg, place, mul_by(cg, lane.index, wgrad->ws[1])));
+        loop_end(cg, &lane);
+    }
+    loop_end(cg, &column);
+    for (int i = 2; i >= 0; i--)
+        loop_end(cg, &taps[i]);
+    loop_end(cg, &channels);
 }
 
 void wgrad_matrix_finish(Codegen *cg, const Wgrad *wgrad) {
@@ -243,18 +248,8 @@ void wgrad_matrix_finish(Codegen *cg, const Wgrad *wgrad) {
     Loop task = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), first = mul_by(cg, urem_by(cg, task.index, wgrad->panels), SIDE);
     LLVMValueRef sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, group, wgrad->panels * wgrad_sums(wgrad)));
-    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, SIDE), sub(cg, const64(cg, wgrad->columns), first)));
-    LLVMValueRef row = add(cg, first, column.index);
-    LLVMValueRef place = mul_by(cg, add(cg, mul_by(cg, group, wgrad->columns), row), wgrad->ws[0]);
-    Loop taps[3];
-    for (int i = 0; i < 3; i++) {
-        taps[i] = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->kernel[i]));
-        place = add(cg, place, mul_by(cg, taps[i].index, wgrad->ws[2 + i]));
-    }
-    finish_run(cg, wgrad, sums, taps, row, place);
-    for (int i = 2; i >= 0; i--)
-        loop_end(cg, &taps[i]);
-    loop_end(cg, &column);
+    LLVMValueRef place = mul_by(cg, add(cg, mul_by(cg, group, wgrad->columns), first), wgrad->ws[0]);
+    finish_channels(cg, wgrad, sums, first, place);
     loop_end(cg, &task);
     kernel_end(cg, wgrad_panels(wgrad), wgrad->slices * wgrad_panels(wgrad) * wgrad_sums(wgrad) / 16);
 }
