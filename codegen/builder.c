@@ -136,6 +136,10 @@ static const char *origin_text(Codegen *cg, const Node *node) {
                         origin->name, origin->gradient ? ", gradient" : "");
 }
 
+static int64_t slot_count(int64_t tiles) {
+    return tiles < INTC_SLOTS ? tiles : INTC_SLOTS;
+}
+
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     LLVMBuildRetVoid(cg->builder);
     const char *op = cg->node != NULL ? op_info(cg->node->op)->name : "entry", *dot = *cg->suffix != '\0' ? "." : "";
@@ -149,14 +153,12 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     cg->arena = cg->table = cg->begin = cg->end = NULL;
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
-    bool alone = tiles <= 1 || work < PARALLEL_WORK;
+    int64_t threads = cg->slotted ? slot_count(tiles) : INT16_MAX;
     share_call(cg, &(Call){.kernel = kernel,
                            .places = places_table(cg),
                            .tiles = tiles,
                            .images = cg->turned,
-                           .threads = alone         ? 1
-                                      : cg->slotted ? INTC_SLOTS
-                                                    : INT16_MAX,
+                           .threads = tiles <= 1 || work < PARALLEL_WORK ? 1 : threads,
                            .name = name,
                            .origin = origin_text(cg, cg->node)});
 }
@@ -196,12 +198,12 @@ int64_t scratch_alloc(Codegen *cg, int64_t bytes) {
     return at;
 }
 
-int64_t slots_bytes(int64_t bytes) {
-    return INTC_SLOTS * align_up(bytes);
+int64_t slots_bytes(int64_t bytes, int64_t tiles) {
+    return slot_count(tiles) * align_up(bytes);
 }
 
-int64_t slots_alloc(Codegen *cg, int64_t bytes) {
-    return scratch_alloc(cg, slots_bytes(bytes));
+int64_t slots_alloc(Codegen *cg, int64_t bytes, int64_t tiles) {
+    return scratch_alloc(cg, slots_bytes(bytes, tiles));
 }
 
 LLVMValueRef slot_at(Codegen *cg, int64_t slots, int64_t bytes) {

@@ -106,13 +106,23 @@ static void multiply(Codegen *cg, const Conv *conv, LLVMValueRef staged, LLVMVal
     loop_end(cg, &group);
 }
 
+static int64_t run_count(const Conv *conv) {
+    return (conv->batch + conv->together - 1) / conv->together;
+}
+
+/* The runs of a tile: one, but the last tile has the last two where the last is cut short. That is moved back to end with the batch, and so
+ * computes again what the one before it did. */
+static int64_t tile_count(const Conv *conv) {
+    return conv->batch / conv->together;
+}
+
 /* Plans a node, takes its scratch and emits the kernel that packs its weights. */
 static Conv *open_windows(Codegen *cg, const Node *node, bool near) {
     Conv *conv = conv_plan(cg, node, near);
     conv->b = scratch_alloc(cg, conv->b_bytes * conv->groups + SLACK);
     conv->init = scratch_alloc(cg, conv->init_bytes * conv->groups);
-    conv->images = slots_alloc(cg, conv->image * conv->together);
-    conv->room = slots_alloc(cg, room_bytes(conv));
+    conv->images = slots_alloc(cg, conv->image * conv->together, tile_count(conv));
+    conv->room = slots_alloc(cg, room_bytes(conv), tile_count(conv));
     if (conv->form != NULL)
         pack_tiled(cg, conv);
     else
@@ -159,16 +169,6 @@ static void multiply_run(Codegen *cg, const Conv *conv, const SumReader *reader,
     loop_end(cg, &band);
 }
 
-static int64_t run_count(const Conv *conv) {
-    return (conv->batch + conv->together - 1) / conv->together;
-}
-
-/* The runs of a tile: one, but the last tile has the last two where the last is cut short. That is moved back to end with the batch, and so
- * computes again what the one before it did. */
-static int64_t tile_count(const Conv *conv) {
-    return conv->batch / conv->together;
-}
-
 static void multiply_images(Codegen *cg, const Conv *conv, const SumReader *reader) {
     int64_t tiles = tile_count(conv);
     if (reader != NULL)
@@ -202,7 +202,7 @@ static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
     const Conv *conv = plan;
     kernel_begin(cg, conv->node, reader->suffix);
     cg->near = conv->result;
-    cg->near_region = (Region){conv->near, slots_bytes(near_bytes(conv))};
+    cg->near_region = (Region){conv->near, slots_bytes(near_bytes(conv), tile_count(conv))};
     multiply_images(cg, conv, reader);
     cg->near = NULL;
     if (reader->turned)
@@ -212,7 +212,7 @@ static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
 
 Sums sums_of_conv(Codegen *cg, const Node *node) {
     Conv *conv = open_windows(cg, node, true);
-    conv->near = slots_alloc(cg, near_bytes(conv));
+    conv->near = slots_alloc(cg, near_bytes(conv), tile_count(conv));
     return (Sums){conv, conv->batch * conv->bands, read_sums};
 }
 

@@ -201,7 +201,7 @@ static void plan_tasks(Gemm *gemm) {
     bool few = gemm->batches == 1 && gemm->slice_count == 1 && steps < TASKS / 2 && !gemm->near;
     gemm->parts = few ? (TASKS + steps - 1) / steps : 1;
     gemm->parts = gemm->parts < blocks ? gemm->parts : blocks;
-    gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < TASKS ? steps : TASKS;
+    gemm->tasks = gemm->parts > 1 ? steps * gemm->parts : steps < TASKS || gemm->near ? steps : TASKS;
 }
 
 /* --- staging --- */
@@ -423,11 +423,11 @@ static Gemm *open(Codegen *cg, const Node *node, bool near) {
         plan_runs(gemm);
     plan_slices(cg, gemm);
     plan_tasks(gemm);
-    int64_t (*const alloc)(Codegen *cg, int64_t bytes) = gemm->batches == 1 ? scratch_alloc : slots_alloc;
-    gemm->rows = gemm->parts > 1 ? scratch_alloc(cg, gemm->a_bytes * run_count(gemm)) : slots_alloc(cg, gemm->a_bytes);
-    gemm->columns = alloc(cg, columns_bytes(gemm));
-    gemm->init = alloc(cg, starts_bytes(gemm));
-    gemm->sums = slots_alloc(cg, near ? near_bytes(gemm) : 0);
+    int64_t copies = gemm->batches == 1 ? 1 : gemm->tasks;
+    gemm->rows = gemm->parts > 1 ? scratch_alloc(cg, gemm->a_bytes * run_count(gemm)) : slots_alloc(cg, gemm->a_bytes, gemm->tasks);
+    gemm->columns = slots_alloc(cg, columns_bytes(gemm), copies);
+    gemm->init = slots_alloc(cg, starts_bytes(gemm), copies);
+    gemm->sums = slots_alloc(cg, near ? near_bytes(gemm) : 0, gemm->tasks);
     if (gemm->batches == 1)
         pack(cg, gemm);
     if (gemm->parts > 1)
@@ -472,10 +472,9 @@ static void read_part(Codegen *cg, const Gemm *gemm, const SumReader *reader, LL
 
 static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
     const Gemm *gemm = plan;
-    int64_t all = gemm->batches * run_count(gemm);
     kernel_begin(cg, gemm->node, reader->suffix);
     cg->near = gemm->node->out[0];
-    cg->near_region = (Region){gemm->sums, slots_bytes(near_bytes(gemm))};
+    cg->near_region = (Region){gemm->sums, slots_bytes(near_bytes(gemm), gemm->tasks)};
     reader->begin(cg, reader->context);
     Loop part = loop_begin(cg, cg->begin, cg->end);
     Branch wanted = if_begin(cg, reader->wanted(cg, reader->context));
@@ -486,7 +485,7 @@ static void read_sums(Codegen *cg, const void *plan, const SumReader *reader) {
     cg->near = NULL;
     if (reader->turned)
         kernel_turn(cg, gemm->node->out[0]->shape.dim[0]);
-    kernel_end(cg, all, product_work(gemm));
+    kernel_end(cg, gemm->tasks, product_work(gemm));
 }
 
 Sums sums_of_matmul(Codegen *cg, const Node *node) {

@@ -70,7 +70,7 @@ void wgrad_allocate_tiled(Codegen *cg, Wgrad *wgrad) {
     wgrad->sums_at = scratch_alloc(cg, wgrad->slices * wgrad_panels(wgrad) * wgrad_sums(wgrad));
     wgrad->columns_at = scratch_alloc(cg, wgrad_panels(wgrad) * wgrad->dot.panel * 8);
     wgrad->index_at = scratch_alloc(cg, 8);
-    wgrad->room = slots_alloc(cg, winograd_grad_room(wgrad->winograd));
+    wgrad->room = slots_alloc(cg, winograd_grad_room(wgrad->winograd), INTC_SLOTS);
 }
 
 static LLVMValueRef slice_at(Codegen *cg, const Wgrad *wgrad, int64_t offset, LLVMValueRef slice, int operand) {

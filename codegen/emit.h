@@ -121,10 +121,10 @@ void kernel_turn(Codegen *cg, int64_t images);
 void kernel_end(Codegen *cg, int64_t tiles, int64_t work);
 /* Bytes of the arena for the current node alone, aligned to 64: an arena offset, for the *_at functions below. Shared by all threads. */
 int64_t scratch_alloc(Codegen *cg, int64_t bytes);
-/* So many for each thread, of which the whole takes slots_bytes, and the address of those of the thread that the kernel being built is
- * run by. */
-int64_t slots_alloc(Codegen *cg, int64_t bytes);
-int64_t slots_bytes(int64_t bytes);
+/* So many for each thread that a kernel of `tiles` tiles may have, of which the whole takes slots_bytes, and the address of those of the
+ * thread that the kernel being built is run by. */
+int64_t slots_alloc(Codegen *cg, int64_t bytes, int64_t tiles);
+int64_t slots_bytes(int64_t bytes, int64_t tiles);
 LLVMValueRef slot_at(Codegen *cg, int64_t slots, int64_t bytes);
 /* The arena of a module goes on behind the plan's: i32 exponents of outputs whose exponent is constant, then scratch. */
 int64_t scratch_base(const Codegen *cg);

@@ -57,7 +57,7 @@ struct intc_calibration {
 struct intc_pool;
 /* Slots of a kernel: scratch in the arena that one thread uses at a time. */
 #define INTC_SLOTS 16
-/* places: the kernel's own table of arena offsets; slot: below INTC_SLOTS, and no other's while the kernel runs. */
+/* places: the kernel's own table of arena offsets; slot: below the threads of its call, and no other's while the kernel runs. */
 typedef void intc_kernel(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end, int64_t slot);
 typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 

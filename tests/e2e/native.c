@@ -39,7 +39,8 @@ void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned
     for (int i = 0; i < PIECES; i++) {
         int k = (first + i * 3) % PIECES;
         if (cut[k] < cut[k + 1])
-            call->kernel(arena, call->places, cut[k], cut[k + 1], random_below(&pool_random, INTC_SLOTS));
+            call->kernel(arena, call->places, cut[k], cut[k + 1],
+                         random_below(&pool_random, call->threads < INTC_SLOTS ? call->threads : INTC_SLOTS));
     }
 }
 
