@@ -1,5 +1,5 @@
-/* conv and conv_dgrad: a run, one padded image (or a few), is staged at a time and runs the products that contract_conv_plan.c made, or
- * Winograd's. The sums are stored, or read and rounded by a rescale while they are near. Writes the i32, i64 or float result. */
+/* conv and conv_dgrad: a run, one padded image (or a few), is staged at a time and goes through the products that contract_conv_plan.c
+ * made, or Winograd's. The sums are stored, or read and rounded by a rescale while they are near. Writes the i32, i64 or float result. */
 #include "codegen/contract_conv.h"
 
 static void pack_tiled(Codegen *cg, const Conv *conv) {
