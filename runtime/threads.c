@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPINS = 20000, PIECES = 16 };
+/* How often a thread looks before it sleeps: where every thread has a core, and where a waiting one keeps others from theirs. */
+enum { SPINS = 20000, FEW_SPINS = 1000, PIECES = 16 };
 
 /* The state of the job: its number, above one bit for open, above the number of workers in it. */
 #define WORKERS UINT64_C(0x7fff)
@@ -35,6 +36,7 @@ struct intc_pool {
     unsigned char *arena;
     int64_t least;   /* tiles of a piece */
     int64_t threads; /* that share the job */
+    int spins;
     int64_t workers;
     pthread_t *thread;
     atomic_int_fast64_t started; /* workers that have a number */
@@ -83,7 +85,7 @@ static bool has_news(struct intc_pool *pool, uint64_t seen) {
 }
 
 static void wait_for_news(struct intc_pool *pool, uint64_t seen) {
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < pool->spins; i++) {
         if (has_news(pool, seen))
             return;
         pause_briefly();
@@ -142,7 +144,7 @@ static void wake_workers(struct intc_pool *pool) {
 
 static void close_job(struct intc_pool *pool) {
     atomic_fetch_and_explicit(&pool->job, ~OPEN, memory_order_acq_rel);
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < pool->spins; i++) {
         if ((atomic_load_explicit(&pool->job, memory_order_acquire) & WORKERS) == 0)
             return;
         pause_briefly();
@@ -207,6 +209,7 @@ struct intc_pool *intc_rt_pool_new(int64_t threads) {
         free(pool);
         return NULL;
     }
+    pool->spins = threads <= intc_rt_cores() ? SPINS : FEW_SPINS;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
