@@ -267,7 +267,7 @@ static void pack_one(Codegen *cg, const Gemm *gemm, LLVMValueRef source, LLVMVal
 
 /* --- emission --- */
 
-/* Bytes of the panels of a task that has its own, or of all. */
+/* Bytes of the panels of a batch. */
 static int64_t columns_bytes(const Gemm *gemm) {
     return round_up(gemm->b_bytes + SLACK, INTC_ARENA_ALIGN);
 }
@@ -276,7 +276,7 @@ static int64_t starts_bytes(const Gemm *gemm) {
     return round_up(gemm->init_bytes, INTC_ARENA_ALIGN);
 }
 
-/* Of the sums of a run, and of those that a task has in scratch. */
+/* Of the sums of a run, and of those in a slot. */
 static int64_t part_bytes(const Gemm *gemm) {
     return gemm->run * gemm->n * type_bytes(gemm->node->out[0]->type);
 }

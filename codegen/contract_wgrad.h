@@ -34,7 +34,7 @@ typedef struct {
      * image has `lines`. A row takes `row_bytes`. */
     int64_t width, along, run, lines[2], row_bytes;
     WinogradGrad *winograd;      /* NULL: direct products; else a run is one image, and */
-    int64_t room, slice_step[2]; /* the scratch of a task, and bytes of a slice of lifted x and dy */
+    int64_t room, slice_step[2]; /* slots, and bytes of a slice of lifted x and dy */
 } Wgrad;
 
 /* Of the images of one run: their addresses in x or dy, clamped, and whether they exist. */

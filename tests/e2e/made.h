@@ -102,24 +102,26 @@ static inline Onnx__NodeProto *add_node(Made *made, const char *op_type, const c
     return node;
 }
 
-static inline void add_int(Made *made, Onnx__NodeProto *node, const char *name, int64_t value) {
+static inline Onnx__AttributeProto *add_attribute(Made *made, Onnx__NodeProto *node, const char *name,
+                                                  Onnx__AttributeProto__AttributeType type) {
     Onnx__AttributeProto *attr = arena_alloc(made->arena, 1, sizeof *attr);
     onnx__attribute_proto__init(attr);
     attr->name = arena_strdup(made->arena, name);
-    attr->has_type = attr->has_i = 1;
-    attr->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT;
+    attr->has_type = 1;
+    attr->type = type;
+    return node->attribute[node->n_attribute++] = attr;
+}
+
+static inline void add_int(Made *made, Onnx__NodeProto *node, const char *name, int64_t value) {
+    Onnx__AttributeProto *attr = add_attribute(made, node, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT);
+    attr->has_i = 1;
     attr->i = value;
-    node->attribute[node->n_attribute++] = attr;
 }
 
 static inline void add_float(Made *made, Onnx__NodeProto *node, const char *name, float value) {
-    Onnx__AttributeProto *attr = arena_alloc(made->arena, 1, sizeof *attr);
-    onnx__attribute_proto__init(attr);
-    attr->name = arena_strdup(made->arena, name);
-    attr->has_type = attr->has_f = 1;
-    attr->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT;
+    Onnx__AttributeProto *attr = add_attribute(made, node, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT);
+    attr->has_f = 1;
     attr->f = value;
-    node->attribute[node->n_attribute++] = attr;
 }
 
 static inline Onnx__TensorProto *tensor_new(Made *made, const char *name, int type, int rank, const int64_t *dims) {
