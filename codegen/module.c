@@ -214,25 +214,20 @@ static int table_find(const Table *table, const char *name) {
 
 /* --- images --- */
 
-enum { ZEROS = 64 }; /* as many in a row are left out */
+enum { BLOCK = 64 }; /* what holds zeros alone is left out */
 
-/* The end of the run of zeros, or of other bytes up to the next long one, that begins at `at`. */
+/* The end of the blocks from `at` on that are all zeros, or all not. */
 static int64_t stretch(const unsigned char *bytes, int64_t at, int64_t size, bool zeros) {
-    int64_t since = at;
-    for (; at < size; at++) {
-        if (zeros && bytes[at] != 0)
+    static const unsigned char none[BLOCK];
+    for (; at < size; at += BLOCK)
+        if ((memcmp(bytes + at, none, (size_t)(size - at < BLOCK ? size - at : BLOCK)) == 0) != zeros)
             return at;
-        if (bytes[at] != 0)
-            since = at + 1;
-        else if (!zeros && at + 1 - since == ZEROS)
-            return since;
-    }
-    return zeros ? size : since;
+    return size;
 }
 
 /* struct intc_image; overwrites `bytes`. */
 static LLVMValueRef image_constant(Codegen *cg, unsigned char *bytes, int64_t size) {
-    LLVMValueRef *runs = new_items(cg, size / ZEROS + 1);
+    LLVMValueRef *runs = new_items(cg, size / BLOCK + 1);
     int64_t count = 0, kept = 0;
     for (int64_t at = stretch(bytes, 0, size, true), end; at < size; at = stretch(bytes, end, size, true)) {
         end = stretch(bytes, at, size, false);

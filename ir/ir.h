@@ -115,6 +115,9 @@ struct Value {
     /* PARAM, STATE, CONST: initial contents, logical row-major order; NULL = zeros. Mantissas exist once exponents ran. */
     const double *real;
     const int64_t *mantissa;
+    /* The contents that graph_verify has found good, and within which bound; contents never change once they are there. */
+    const void *verified;
+    int64_t verified_bound;
     /* order[k] is the logical dimension that is k-th in memory, outermost first; identity unless the layout pass changed it. */
     uint8_t order[MAX_RANK];
     /* Set by the memory plan: byte offsets into the arena; the exponent is one i32. -1: not stored. */
@@ -295,7 +298,8 @@ Graph **graph_parse(Arena *arena, const char *text, Diag *diag, int *count);
 
 /* --- verifier --- */
 
-/* Checks structure, shapes, stage-dependent types and bounds; every violation is a diagnostic that names node, operand, expected, found. */
+/* Checks structure, shapes, stage-dependent types and bounds; every violation is a diagnostic that names node, operand, expected, found.
+ * Notes which contents it has seen, so that those are not read again after every pass. */
 bool graph_verify(const Graph *graph, Diag *diag);
 
 /* --- interpreter --- */

@@ -100,10 +100,23 @@ void real_to_fixed(double value, int64_t *mantissa, int *exponent) {
     *exponent = e;
 }
 
-int reals_to_mantissas(const double *real, int64_t n, int bits, int64_t *mantissa) {
-    double largest = 0.0;
-    for (int64_t i = 0; i < n; i++)
+/* A loop of vectors, as fmax's rule for NaN does not allow; there is none. */
+static double largest_magnitude(const double *real, int64_t n) {
+    enum { LANES = 8 };
+    double lane[LANES] = {0}, largest = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++)
+            lane[k] = fabs(real[i + k]) > lane[k] ? fabs(real[i + k]) : lane[k];
+    for (; i < n; i++)
         largest = fmax(largest, fabs(real[i]));
+    for (int k = 0; k < LANES; k++)
+        largest = fmax(largest, lane[k]);
+    return largest;
+}
+
+int reals_to_mantissas(const double *real, int64_t n, int bits, int64_t *mantissa) {
+    double largest = largest_magnitude(real, n);
     if (largest == 0.0) {
         if (n > 0)
             memset(mantissa, 0, (size_t)n * sizeof *mantissa);
