@@ -10,13 +10,21 @@ static int result_bits(const Node *node) {
     return node->out[0]->type == T_I64 ? 64 : 32;
 }
 
-/* One term of a sum brought from exponent `from` to `to`. */
-static LLVMValueRef align_term(Codegen *cg, LLVMValueRef x, int64_t bound, LLVMValueRef from, LLVMValueRef to, bool may_left, int bits) {
+/* Not where the sum has the exponent of operand `i` at least, nor where the operand can fill the sum's bits. */
+static bool may_shift_left(const Node *node, int i, int64_t bound) {
+    bool first = op_info(node->op)->exponent == RULE_FIRST && i == 0;
+    bool counts = node_exponent_weight(node, i) != 0;
+    return !first && !(counts && intc_bit_length((uint64_t)bound) >= node_align_bits(node));
+}
+
+/* Operand `i` of a sum, or the product of a weighted one that begins with it, brought from exponent `from` to `to`. */
+static LLVMValueRef align_term(Codegen *cg, const Node *node, int i, LLVMValueRef x, int64_t bound, LLVMValueRef from, LLVMValueRef to) {
     LLVMBasicBlockRef saved = head_enter(cg);
+    int bits = result_bits(node);
     bool wide = bits == 64 || bound > (int64_t)1 << 30;
-    Shift shift = shift_new(cg, sub(cg, to, from), wide ? 64 : 32, may_left);
+    Shift shift = shift_new(cg, sub(cg, to, from), wide ? 64 : 32, may_shift_left(node, i, bound));
     head_leave(cg, saved);
-    return as_bits(cg, shift_apply(cg, &shift, x), bits);
+    return as_bits(cg, shift_apply(cg, &shift, as_bits(cg, x, bits)), bits);
 }
 
 static LLVMValueRef output_exponent(Codegen *cg, const Node *node) {
@@ -26,8 +34,8 @@ static LLVMValueRef output_exponent(Codegen *cg, const Node *node) {
     return e;
 }
 
-static LLVMValueRef aligned_operand(Codegen *cg, const Node *node, int i, LLVMValueRef x, LLVMValueRef e, bool may_left) {
-    return align_term(cg, x, node->in[i]->bound, value_exponent(cg, node->in[i]), e, may_left, result_bits(node));
+static LLVMValueRef aligned_operand(Codegen *cg, const Node *node, int i, LLVMValueRef x, LLVMValueRef e) {
+    return align_term(cg, node, i, x, node->in[i]->bound, value_exponent(cg, node->in[i]), e);
 }
 
 /* Before a left shift the mantissa is limited to what saturates. */
@@ -50,17 +58,17 @@ static LLVMValueRef element_refine(Codegen *cg, const Node *node, const LLVMValu
 
 static LLVMValueRef element_bias(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node);
-    return add(cg, aligned_operand(cg, node, 0, in[0], e, false), aligned_operand(cg, node, 1, in[1], e, true));
+    return add(cg, aligned_operand(cg, node, 0, in[0], e), aligned_operand(cg, node, 1, in[1], e));
 }
 
 static LLVMValueRef element_add(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node);
-    return add(cg, aligned_operand(cg, node, 0, in[0], e, true), aligned_operand(cg, node, 1, in[1], e, true));
+    return add(cg, aligned_operand(cg, node, 0, in[0], e), aligned_operand(cg, node, 1, in[1], e));
 }
 
 static LLVMValueRef element_sub(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node);
-    return sub(cg, aligned_operand(cg, node, 0, in[0], e, true), aligned_operand(cg, node, 1, in[1], e, true));
+    return sub(cg, aligned_operand(cg, node, 0, in[0], e), aligned_operand(cg, node, 1, in[1], e));
 }
 
 /* (x * c + 2^(cut-1)) >> cut, 64 bits. Where x is a master of 16, by parts of c in 32: c = high * 2^cut + low. */
@@ -77,17 +85,22 @@ static LLVMValueRef cut_product(Codegen *cg, const Node *node, int i, LLVMValueR
     return add(cg, part, LLVMBuildAShr(cg->builder, rest, const32(cg, cut), ""));
 }
 
+static bool is_one(const Value *c) {
+    return c->kind == VALUE_CONST && shape_elements(c->shape) == 1 && c->mantissa != NULL && c->mantissa[0] == 1;
+}
+
 static LLVMValueRef element_weighted_sum(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node), sum = NULL;
     int bits = result_bits(node), pairs = node->in_count / 2;
     for (int i = 0; i < pairs; i += cg->plain && i == 0 ? pairs - 1 : 1) {
         int cut = weighted_cut(node, i);
-        LLVMValueRef x = cut > 0 ? cut_product(cg, node, i, in[2 * i], in[2 * i + 1], cut)
-                                 : mul(cg, as_bits(cg, in[2 * i], 64), as_bits(cg, in[2 * i + 1], 64));
+        LLVMValueRef x = cut > 0                       ? cut_product(cg, node, i, in[2 * i], in[2 * i + 1], cut)
+                         : is_one(node->in[2 * i + 1]) ? in[2 * i]
+                                                       : mul(cg, as_bits(cg, in[2 * i], 64), as_bits(cg, in[2 * i + 1], 64));
         LLVMBasicBlockRef saved = head_enter(cg);
         LLVMValueRef from = weighted_exponent(cg, node, i);
         head_leave(cg, saved);
-        LLVMValueRef term = align_term(cg, as_bits(cg, x, bits), bits == 64 ? INT64_MAX : weighted_bound(node, i), from, e, true, bits);
+        LLVMValueRef term = align_term(cg, node, 2 * i, x, bits == 64 ? INT64_MAX : weighted_bound(node, i), from, e);
         sum = sum == NULL ? term : add(cg, sum, term);
     }
     return sum;
