@@ -203,9 +203,10 @@ static bool run_layout(Compilation *c) {
 }
 
 static bool run_fuse(Compilation *c) {
-    bool matmuls = codegen_has_matrix_registers(&c->options->target), done = true;
+    int64_t products = codegen_near_products(&c->options->target);
+    bool done = true;
     for (int i = 0; i < GRAPHS && done; i++)
-        done = c->graph[i] == NULL || pass_fuse(c->graph[i], matmuls, c->diag);
+        done = c->graph[i] == NULL || pass_fuse(c->graph[i], products, c->diag);
     return done;
 }
 

@@ -37,8 +37,9 @@ typedef enum { EMIT_LLVM, EMIT_ASM, EMIT_OBJ, EMIT_EXE, EMIT_KINDS } EmitKind;
 /* The kind that --emit calls "llvm", "asm", "obj", "exe"; EMIT_KINDS if there is none. */
 EmitKind codegen_kind(const char *name);
 
-/* Whether the target's CPU has matrix registers: to repeat a product there costs less than to store it and read it again. */
-bool codegen_has_matrix_registers(const TargetOptions *target);
+/* Of how many products an element of a matmul can be that costs less to repeat, where its rounding was guessed wrong, than to store it and
+ * read it again; 0: of none. */
+int64_t codegen_near_products(const TargetOptions *target);
 
 /* Writes the module to path; on failure there are diagnostics and no file. */
 bool codegen_emit(const ModuleSource *source, const TargetOptions *target, EmitKind kind, const char *path, Diag *diag);

@@ -81,12 +81,13 @@ static void choose_cpu(Codegen *cg) {
         cg->features = arena_printf(cg->memory, "%s%s%s", cg->features, *cg->features != '\0' ? "," : "", options->features);
 }
 
-bool codegen_has_matrix_registers(const TargetOptions *target) {
+int64_t codegen_near_products(const TargetOptions *target) {
+    enum { BY_MATRICES = 1000, BY_VNNI512 = 400 };
     Codegen cg = {.target = target, .memory = arena_new()};
     choose_cpu(&cg);
-    bool has = target_has(&cg, "amx-int8");
+    int64_t products = target_has(&cg, "amx-int8") ? BY_MATRICES : target_has(&cg, "avx512vnni") ? BY_VNNI512 : 0;
     arena_free(cg.memory);
-    return has;
+    return products;
 }
 
 /* The C API has no list of CPUs: LLVM tells of an unknown one on standard error alone, and goes on to abort. So a machine is made with

@@ -6,7 +6,7 @@
  * pass.) Rescale and reduce_sum are roots; a rescale reads its operands element by element at the index that it writes, so that an update
  * in place stays valid. A convolution (or the gradient to its input) joins the rescale that rounds it if nothing else reads it and images
  * are outermost in memory: its wide sums are then rounded image by image while they are near, and never stored as a whole; so is a large
- * matmul, run by run of its rows, for targets that multiply fast (`matmuls`). A mask of
+ * matmul, run by run of its rows, for targets that multiply fast (`matmul_products`). A mask of
  * what the group of a rescale computes is stored by that kernel (`beside`), and what has more places than the rescale gives. Of two sums
  * over the same elements the first one's kernel computes both. Elsewhere a
  * cheap node that a mask reads besides one other reader is copied for the mask: the wide value is then computed twice and stored never. */
@@ -16,10 +16,10 @@ enum { GROUP_MOST = 16, COPY_MOST = 4, PRODUCTS_MOST = 1000, MATMUL_LEAST = 64 *
 
 typedef struct {
     Graph *graph;
-    bool matmuls;  /* are rounded near, too */
-    int values;    /* counted ones: copies come behind them */
-    int *uses;     /* by value id */
-    Node **reader; /* by value id: one of the readers */
+    int64_t matmul_products; /* matmuls of as many an element are rounded near, too */
+    int values;              /* counted ones: copies come behind them */
+    int *uses;               /* by value id */
+    Node **reader;           /* by value id: one of the readers */
 } Fuse;
 
 static bool is_mask(const Node *node) {
@@ -126,7 +126,7 @@ static bool has_runs(const Node *node) {
  * products, since where the shift is not as expected they are repeated. */
 static bool rounds_parts(const Fuse *f, const Node *node, const Node *root, const bool *taken) {
     const Value *out = root->out[0];
-    bool parts = node->op == OP_conv || node->op == OP_conv_dgrad || (f->matmuls && has_runs(node));
+    bool parts = node->op == OP_conv || node->op == OP_conv_dgrad || (has_runs(node) && contract_terms(node) <= f->matmul_products);
     return parts && root->op == OP_rescale && !taken[root->id] && out->order[0] == 0 && shape_equal(out->shape, node->out[0]->shape) &&
            !is_next(f->graph, out) && contract_terms(node) <= PRODUCTS_MOST;
 }
@@ -294,9 +294,9 @@ static void pair_sums(const Graph *graph) {
     }
 }
 
-bool pass_fuse(Graph *graph, bool matmuls, Diag *diag) {
+bool pass_fuse(Graph *graph, int64_t matmul_products, Diag *diag) {
     (void)diag;
-    Fuse f = {.graph = graph, .matmuls = matmuls};
+    Fuse f = {.graph = graph, .matmul_products = matmul_products};
     count_uses(&f);
     attach_finer(&f);
     attach_masks(&f);

@@ -38,9 +38,9 @@ bool pass_dce(Graph *graph, Diag *diag);
  * float32, as fuse. */
 bool pass_layout(Graph *graph, Diag *diag);
 /* Marks pointwise nodes that are evaluated inside their single consumer's kernel; copies cheap ones for the mask that also reads them.
- * matmuls: so are large ones, inside the rescale that rounds them, for targets where it costs little to repeat a product. STAGE_SCALED, the
- * last pass before the plan. */
-bool pass_fuse(Graph *graph, bool matmuls, Diag *diag);
+ * So are large matmuls of at most `matmul_products` an element, inside the rescale that rounds them: as many as it costs little to repeat.
+ * STAGE_SCALED, the last pass before the plan. */
+bool pass_fuse(Graph *graph, int64_t matmul_products, Diag *diag);
 /* Liveness and offsets of every stored value of all graphs in one arena; PARAM and STATE of the same name share their place and come first.
  * STAGE_SCALED to STAGE_PLANNED, or, in float32, STAGE_LOWERED or STAGE_UPDATED to STAGE_FLOAT. */
 typedef struct {

@@ -140,7 +140,7 @@ static bool make_graph(OrderMode mode, bool fused, Plan *plan, Diag *diag) {
     bench.graph->stage = STAGE_UPDATED;
     add_outputs(bench.graph, !fused);
     set_orders(bench.graph, mode, &bench.random, diag);
-    if (fused && !pass_fuse(bench.graph, true, diag))
+    if (fused && !pass_fuse(bench.graph, INT64_MAX, diag))
         return false;
     return graph_verify(bench.graph, diag) && pass_memplan(&bench.graph, 1, plan, diag) && graph_verify(bench.graph, diag);
 }

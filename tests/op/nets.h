@@ -85,7 +85,7 @@ static inline void net_train_passes(Graph *graph, int bits, Diag *diag) {
     const PassOptions options = {.bits = bits};
     bool good = pass_backward(graph, diag) && pass_sgd(graph, diag) && pass_lines(graph, diag) && pass_fold(graph, diag) &&
                 pass_dce(graph, diag) && pass_exponents(graph, &options, diag) && pass_fold(graph, diag) && pass_dce(graph, diag) &&
-                pass_layout(graph, diag) && pass_fuse(graph, true, diag);
+                pass_layout(graph, diag) && pass_fuse(graph, INT64_MAX, diag);
     CHECK(good, "the passes refuse");
     if (!good)
         diag_print(diag, stderr);

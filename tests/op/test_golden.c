@@ -83,7 +83,7 @@ static void training(const char *name, Graph *graph, bool every) {
     snprintf(text, sizeof text, "%s.exponents", name);
     golden(text, graph);
     must("layout", pass_layout(graph, diag));
-    must("fuse", pass_fuse(graph, true, diag));
+    must("fuse", pass_fuse(graph, INT64_MAX, diag));
     Plan plan;
     must("memplan", pass_memplan(&graph, 1, &plan, diag));
     snprintf(text, sizeof text, "%s.memplan", name);
