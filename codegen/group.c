@@ -140,9 +140,9 @@ static bool can_widen(const Group *group) {
     return true;
 }
 
-void group_close(Group *group) {
+/* Short rows as one inner loop. */
+static void widen(Group *group) {
     Space *space = group->space;
-    space_collapse(space);
     int last = space->rank - 1;
     if (last < 1 || space->extent[last] >= WIDE_ENOUGH || !can_widen(group))
         return;
@@ -162,6 +162,31 @@ void group_close(Group *group) {
     group->repeat = repeat;
     space->extent[last] = group->period;
     space->extent[last - 1] /= repeat;
+}
+
+/* Large tensors are asked for ahead, for which a long row is cut. */
+static void look_ahead(Group *group) {
+    enum { LEAST_BYTES = 256 * 1024, ROW = 128 };
+    Space *space = group->space;
+    bool any = false;
+    for (int i = 0; i < group->leaf_count; i++) {
+        const Value *value = group->leaves[i].view.value;
+        int stream = group->leaves[i].stream;
+        if (is_near(value) || space->logical[stream] || value_bytes(value) < LEAST_BYTES)
+            continue;
+        space->far[stream] = (Far){value->offset, type_bytes(value->type)};
+        any = true;
+    }
+    int last = space->rank - 1;
+    bool fits = space->extent[last] % ROW == 0 && space->extent[last] / ROW % space_parts_from(space, last) == 0;
+    if (any && group->repeat == 0 && fits && space->extent[last] > ROW)
+        space_cut(space, last, ROW);
+}
+
+void group_close(Group *group) {
+    space_collapse(group->space);
+    widen(group);
+    look_ahead(group);
 }
 
 static const Value *leaf_value(const Group *group, int stream) {

@@ -156,6 +156,28 @@ static void innermost_end(Codegen *cg, Nest *nest, Loop *loop) {
     loop_end(cg, loop);
 }
 
+/* Asks for what the innermost loop will read some turns later, a few lines of each stream: what the CPU fetches by itself is late. */
+static void fetch_ahead(Codegen *cg, const Nest *nest) {
+    enum { ELEMENTS = 1024, LINE = 64, MOST_LINES = 16, ANY_CACHE = 3, DATA = 1 };
+    const Space *space = nest->space;
+    int last = space->rank - 1, rows = space->jammed > 0 ? space->jammed : 1;
+    int64_t turn = rows * space->extent[last], distance = (ELEMENTS + turn - 1) / turn * turn;
+    for (int i = 0; i < space->streams; i++) {
+        const Far *far = &space->far[i];
+        int64_t lines = (turn * far->bytes + LINE - 1) / LINE;
+        bool adjacent = space->stride[i][last] == 1 && (rows == 1 || space->stride[i][last - 1] == space->extent[last]);
+        if (lines == 0 || lines > MOST_LINES || !adjacent)
+            continue;
+        LLVMValueRef at = mul_by(cg, add_const(cg, nest->partial[i], distance), far->bytes), base = arena_at(cg, far->offset);
+        for (int64_t k = 0; k < lines; k++) {
+            /* It may lie behind the arena. */
+            LLVMValueRef offset = add_const(cg, at, k * LINE), line = LLVMBuildGEP2(cg->builder, cg->i8, base, &offset, 1, "");
+            LLVMValueRef args[] = {line, const32(cg, 0), const32(cg, ANY_CACHE), const32(cg, DATA)};
+            intrinsic(cg, "llvm.prefetch", &cg->ptr, 1, args, 4);
+        }
+    }
+}
+
 void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
     nest_start(cg, nest, space);
     nest->outer = outer_dimensions(space);
@@ -174,6 +196,8 @@ void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
             continue;
         Loop *loop = &nest->loops[nest->loop_count++];
         LLVMValueRef zero = const64(cg, 0), end = const64(cg, space->extent[k]);
+        if (k == space->rank - 1)
+            fetch_ahead(cg, nest);
         *loop = k == space->rank - 1 ? innermost_begin(cg, nest, k, zero, end) : loop_begin(cg, zero, end);
         nest_advance(cg, nest, k, loop->index);
     }

@@ -6,6 +6,12 @@
 
 enum { MAX_STREAMS = 96, MAX_DIMS = 2 * MAX_RANK };
 
+/* A tensor that near caches do not hold: its offset in the arena, and bytes of an element; 0: there is none. */
+typedef struct {
+    int64_t offset;
+    int bytes;
+} Far;
+
 typedef struct {
     int rank; /* dimensions in loop order, outermost first */
     int64_t extent[MAX_DIMS];
@@ -16,6 +22,7 @@ typedef struct {
     int64_t stride[MAX_STREAMS][MAX_DIMS];
     int64_t base[MAX_STREAMS];
     bool logical[MAX_STREAMS]; /* no place in memory but what random_word takes: the logical index times INTC_RANDOM_STEP, in 32 bits */
+    Far far[MAX_STREAMS];      /* what the stream reads, where that is asked for ahead */
 } Space;
 
 /* The loops of a space inside a kernel. */
@@ -91,7 +98,8 @@ View view_same(const Value *value);
 void group_collect(Codegen *cg, Group *group, View view);
 /* Adds the stream of the logical (row-major) index of `shape`. */
 int group_logical(Group *group, Shape shape);
-/* Collapses the space and widens its inner loop where that helps. After all streams are added. */
+/* Collapses the space and widens its inner loop where that helps; what is read of large tensors is asked for ahead. After all streams are
+ * added. */
 void group_close(Group *group);
 /* Fills the tables, those of functions too; at the start of every kernel of the group. */
 void group_prepare(Codegen *cg, Group *group);
