@@ -558,6 +558,12 @@ LLVMValueRef intrinsic(Codegen *cg, const char *name, LLVMTypeRef *overloads, in
     return LLVMBuildCall2(cg->builder, type, function, args, (unsigned)arg_count, "");
 }
 
+void fetch_line(Codegen *cg, LLVMValueRef address) {
+    enum { TO_READ = 0, NEAREST_CACHE = 3, DATA = 1 };
+    LLVMValueRef args[] = {address, const32(cg, TO_READ), const32(cg, NEAREST_CACHE), const32(cg, DATA)};
+    intrinsic(cg, "llvm.prefetch", &cg->ptr, 1, args, 4);
+}
+
 static LLVMValueRef binary_intrinsic(Codegen *cg, const char *name, LLVMValueRef a, LLVMValueRef b) {
     LLVMTypeRef type = LLVMTypeOf(a);
     return intrinsic(cg, name, &type, 1, (LLVMValueRef[]){a, b}, 2);

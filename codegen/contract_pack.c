@@ -1,6 +1,7 @@
 /* Staging of row operands and packing of column operands (contract.h), inside a kernel. Sources are i8 or floats. */
 #include "codegen/contract.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 int64_t panel_bytes(const Dot *dot, int64_t groups) {
@@ -265,26 +266,88 @@ static int64_t pack_squares(Codegen *cg, const Dot *dot, const Columns *columns,
     return squares * size;
 }
 
+typedef struct {
+    int64_t place, group;
+} Placed;
+
+static int by_place(const void *a, const void *b) {
+    const Placed *p = a, *q = b;
+    return p->place != q->place ? (p->place > q->place) - (p->place < q->place) : (p->group > q->group) - (p->group < q->group);
+}
+
+/* Groups in the order of the memory that they are read from. */
+static LLVMValueRef groups_by_place(Codegen *cg, const Dot *dot, const Columns *columns) {
+    Placed *placed = arena_alloc(cg->memory, (size_t)columns->groups, sizeof *placed);
+    int64_t *order = arena_alloc(cg->memory, (size_t)columns->groups, sizeof *order);
+    for (int64_t i = 0; i < columns->groups; i++)
+        placed[i] = (Placed){columns->lanes[i * dot->quad], i};
+    qsort(placed, (size_t)columns->groups, sizeof *placed, by_place);
+    for (int64_t i = 0; i < columns->groups; i++)
+        order[i] = placed[i].group;
+    return const_table(cg, cg->i32, order, (int)columns->groups);
+}
+
+static bool has_zeros(const Dot *dot, const Columns *columns) {
+    for (int64_t i = 0; i < columns->groups * dot->quad; i++)
+        if (columns->lanes[i] < 0)
+            return true;
+    return false;
+}
+
+/* What packs columns by a table of places. */
+typedef struct {
+    const Dot *dot;
+    const Columns *columns;
+    LLVMValueRef order, table;
+} Places;
+
+static LLVMValueRef group_at(Codegen *cg, const Places *places, LLVMValueRef index) {
+    return as_bits(cg, load_bytes(cg, cg->i32, byte_at(cg, places->order, mul_by(cg, index, 4)), 4), 64);
+}
+
+static LLVMValueRef place_of(Codegen *cg, const Places *places, LLVMValueRef group, int lane) {
+    LLVMValueRef entries = byte_at(cg, places->table, mul_by(cg, group, 4 * places->dot->quad));
+    return load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * lane), 4);
+}
+
+/* Asks for what a later group reads, where its columns are a few lines: no CPU sees that they are next. */
+static void fetch_later(Codegen *cg, const Places *places, LLVMValueRef index, LLVMValueRef from) {
+    enum { LATER = 18, LINE = 64, MOST_LINES = 4 };
+    int64_t bytes = places->dot->panel * places->columns->column_stride;
+    if (bytes > MOST_LINES * LINE)
+        return;
+    index = smin(cg, add_const(cg, index, LATER), const64(cg, places->columns->groups - 1));
+    LLVMValueRef group = group_at(cg, places, index);
+    for (int i = 0; i < places->dot->quad; i++)
+        for (int64_t line = 0; line < bytes; line += LINE)
+            fetch_line(cg, byte_at_const(cg, byte_at(cg, from, as_bits(cg, place_of(cg, places, group, i), 64)), line));
+}
+
 /* Columns whose K is anywhere: of each group the places are looked up once for all columns. */
 static void pack_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed) {
-    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)(columns->groups * dot->quad)), none[4], place[4];
-    Loop group = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
-    LLVMValueRef entries = byte_at(cg, table, mul_by(cg, group.index, 4 * dot->quad));
-    LLVMValueRef to = byte_at(cg, packed, mul_by(cg, group.index, panel_bytes(dot, 1)));
+    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)(columns->groups * dot->quad)), from[MAX_PANEL];
+    Places places = {dot, columns, groups_by_place(cg, dot, columns), table};
+    LLVMValueRef first = mul_by(cg, panel, dot->panel), zero = LLVMConstNull(dot_element(cg, dot));
+    bool zeros = has_zeros(dot, columns), even = columns->run == 0 && columns->columns % dot->panel == 0;
+    for (int n = 0; n < (even ? 1 : dot->panel); n++)
+        from[n] = byte_at(cg, source, column_offset(cg, columns, add_const(cg, first, n)));
+    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
+    LLVMValueRef group = group_at(cg, &places, loop.index);
+    if (even)
+        fetch_later(cg, &places, loop.index, from[0]);
+    LLVMValueRef to = byte_at(cg, packed, mul_by(cg, group, panel_bytes(dot, 1)));
     for (int i = 0; i < dot->quad; i++) {
-        LLVMValueRef offset = load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * i), 4);
-        none[i] = compare(cg, LLVMIntSLT, offset, const32(cg, 0));
-        place[i] = as_bits(cg, smax(cg, offset, const32(cg, 0)), 64);
-    }
-    Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, dot->panel));
-    LLVMValueRef from = byte_at(cg, source, column_offset(cg, columns, add(cg, mul_by(cg, panel, dot->panel), loop.index)));
-    LLVMValueRef at = byte_at(cg, to, mul_by(cg, loop.index, dot_group(dot)));
-    for (int i = 0; i < dot->quad; i++) {
-        LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), byte_at(cg, from, place[i]), (unsigned)dot_source(dot));
-        store_column(cg, dot, choose(cg, none[i], LLVMConstNull(dot_element(cg, dot)), x), at, i);
+        LLVMValueRef offset = place_of(cg, &places, group, i);
+        LLVMValueRef none = zeros ? compare(cg, LLVMIntSLT, offset, const32(cg, 0)) : NULL;
+        LLVMValueRef place = as_bits(cg, zeros ? smax(cg, offset, const32(cg, 0)) : offset, 64);
+        for (int n = 0; n < dot->panel; n++) {
+            LLVMValueRef at = byte_at(cg, from[even ? 0 : n], place);
+            at = byte_at_const(cg, at, even ? n * columns->column_stride : 0);
+            LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), at, (unsigned)dot_source(dot));
+            store_column(cg, dot, zeros ? choose(cg, none, zero, x) : x, byte_at_const(cg, to, n * dot_group(dot)), i);
+        }
     }
     loop_end(cg, &loop);
-    loop_end(cg, &group);
 }
 
 void panel_sums(Codegen *cg, const Dot *dot, LLVMValueRef packed, int64_t groups, int64_t factor, LLVMValueRef *sums) {

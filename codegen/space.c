@@ -158,7 +158,7 @@ static void innermost_end(Codegen *cg, Nest *nest, Loop *loop) {
 
 /* Asks for what the innermost loop will read some turns later, a few lines of each stream: what the CPU fetches by itself is late. */
 static void fetch_ahead(Codegen *cg, const Nest *nest) {
-    enum { ELEMENTS = 1024, LINE = 64, MOST_LINES = 16, ANY_CACHE = 3, DATA = 1 };
+    enum { ELEMENTS = 1024, LINE = 64, MOST_LINES = 16 };
     const Space *space = nest->space;
     int last = space->rank - 1, rows = space->jammed > 0 ? space->jammed : 1;
     int64_t turn = rows * space->extent[last], distance = (ELEMENTS + turn - 1) / turn * turn;
@@ -170,10 +170,8 @@ static void fetch_ahead(Codegen *cg, const Nest *nest) {
             continue;
         LLVMValueRef at = mul_by(cg, add_const(cg, nest->partial[i], distance), far->bytes), base = arena_at(cg, far->offset);
         for (int64_t k = 0; k < lines; k++) {
-            /* It may lie behind the arena. */
-            LLVMValueRef offset = add_const(cg, at, k * LINE), line = LLVMBuildGEP2(cg->builder, cg->i8, base, &offset, 1, "");
-            LLVMValueRef args[] = {line, const32(cg, 0), const32(cg, ANY_CACHE), const32(cg, DATA)};
-            intrinsic(cg, "llvm.prefetch", &cg->ptr, 1, args, 4);
+            LLVMValueRef offset = add_const(cg, at, k * LINE);
+            fetch_line(cg, LLVMBuildGEP2(cg->builder, cg->i8, base, &offset, 1, "")); /* it may lie behind the arena */
         }
     }
 }
