@@ -164,9 +164,8 @@ static void widen(Group *group) {
     space->extent[last - 1] /= repeat;
 }
 
-/* Large tensors are asked for ahead, for which a long row is cut. */
-static void look_ahead(Group *group) {
-    enum { LEAST_BYTES = 256 * 1024, ROW = 128 };
+bool group_look_ahead(const Group *group) {
+    enum { LEAST_BYTES = 256 * 1024 };
     Space *space = group->space;
     bool any = false;
     for (int i = 0; i < group->leaf_count; i++) {
@@ -177,16 +176,24 @@ static void look_ahead(Group *group) {
         space->far[stream] = (Far){value->offset, type_bytes(value->type)};
         any = true;
     }
+    return any;
+}
+
+/* A long row is cut, so that each turn asks for a little. */
+static void cut_row(Group *group) {
+    enum { ROW = 128 };
+    Space *space = group->space;
     int last = space->rank - 1;
     bool fits = space->extent[last] % ROW == 0 && space->extent[last] / ROW % space_parts_from(space, last) == 0;
-    if (any && group->repeat == 0 && fits && space->extent[last] > ROW)
+    if (group->repeat == 0 && fits && space->extent[last] > ROW)
         space_cut(space, last, ROW);
 }
 
 void group_close(Group *group) {
     space_collapse(group->space);
     widen(group);
-    look_ahead(group);
+    if (group_look_ahead(group))
+        cut_row(group);
 }
 
 static const Value *leaf_value(const Group *group, int stream) {

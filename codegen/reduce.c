@@ -56,6 +56,7 @@ static void reduce_open(Codegen *cg, Reduce *r, const Node *node) {
         if (cg->graph->nodes[i]->beside == node)
             add_sum(cg, r, cg->graph->nodes[i]);
     space_collapse(&r->space);
+    group_look_ahead(&r->group);
 }
 
 static void add_atomically(Codegen *cg, const Value *out, LLVMValueRef index, LLVMValueRef x) {
@@ -300,8 +301,10 @@ static void emit_tile(Codegen *cg, Reduce *r, int kept, bool inside, LLVMValueRe
         LLVMValueRef to = k > first ? const64(cg, extent) : smin(cg, add_const(cg, from, part), const64(cg, extent));
         walk_into(cg, &walk, k, from, to);
     }
-    if (inside)
+    if (inside) {
+        nest_look_ahead(cg, &walk.nest, r->jammed);
         walk_into(cg, &walk, last, zero, const64(cg, width));
+    }
     add_elements(cg, r, &walk, inside);
     if (inside)
         walk.loops[walk.count - 1].vectors = choose_vectors(cg, r, width);

@@ -156,11 +156,10 @@ static void innermost_end(Codegen *cg, Nest *nest, Loop *loop) {
     loop_end(cg, loop);
 }
 
-/* Asks for what the innermost loop will read some turns later, a few lines of each stream: what the CPU fetches by itself is late. */
-static void fetch_ahead(Codegen *cg, const Nest *nest) {
+void nest_look_ahead(Codegen *cg, const Nest *nest, int64_t rows) {
     enum { ELEMENTS = 1024, LINE = 64, MOST_LINES = 16 };
     const Space *space = nest->space;
-    int last = space->rank - 1, rows = space->jammed > 0 ? space->jammed : 1;
+    int last = space->rank - 1;
     int64_t turn = rows * space->extent[last], distance = (ELEMENTS + turn - 1) / turn * turn;
     for (int i = 0; i < space->streams; i++) {
         const Far *far = &space->far[i];
@@ -195,7 +194,7 @@ void nest_begin(Codegen *cg, Nest *nest, const Space *space) {
         Loop *loop = &nest->loops[nest->loop_count++];
         LLVMValueRef zero = const64(cg, 0), end = const64(cg, space->extent[k]);
         if (k == space->rank - 1)
-            fetch_ahead(cg, nest);
+            nest_look_ahead(cg, nest, space->jammed > 0 ? space->jammed : 1);
         *loop = k == space->rank - 1 ? innermost_begin(cg, nest, k, zero, end) : loop_begin(cg, zero, end);
         nest_advance(cg, nest, k, loop->index);
     }

@@ -52,6 +52,9 @@ int64_t space_elements(const Space *space);
 int64_t space_tiles(const Space *space);
 /* Loops over the tiles of the kernel being built and, inside, all other dimensions. */
 void nest_begin(Codegen *cg, Nest *nest, const Space *space);
+/* Asks for what the innermost loop will read some turns later, each of `rows` rows: what the CPU fetches by itself is late. nest_begin does
+ * it. */
+void nest_look_ahead(Codegen *cg, const Nest *nest, int64_t rows);
 LLVMValueRef nest_index(Codegen *cg, const Nest *nest, int stream); /* i64, of logical streams i32 */
 /* For loops that are not begun here: every stream at its base; then what each dimension adds. */
 void nest_start(Codegen *cg, Nest *nest, const Space *space);
@@ -101,6 +104,8 @@ int group_logical(Group *group, Shape shape);
 /* Collapses the space and widens its inner loop where that helps; what is read of large tensors is asked for ahead. After all streams are
  * added. */
 void group_close(Group *group);
+/* Has large tensors asked for ahead: whether there are any. group_close does it. */
+bool group_look_ahead(const Group *group);
 /* Fills the tables, those of functions too; at the start of every kernel of the group. */
 void group_prepare(Codegen *cg, Group *group);
 /* What random_word takes, of a stream of group_logical. */
