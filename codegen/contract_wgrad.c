@@ -473,17 +473,42 @@ static LLVMValueRef column_bias(Codegen *cg, const Wgrad *wgrad, LLVMValueRef ta
     return all;
 }
 
+/* Whether squares can be cut from the sums of a panel and the weights of its columns, of which each has its own in the order of channels
+ * and taps. */
+static bool has_squares(const Wgrad *wgrad) {
+    bool words = type_bytes(wgrad->type) == 4 && wgrad->dot.panel == wgrad->dot.lanes;
+    return words && order_is_row_major(wgrad->w) && wgrad->rows % wgrad->dot.panel == 0 && wgrad->columns % wgrad->dot.panel == 0;
+}
+
+/* The sums of a panel to the weights of its columns from `place` on, by squares: a row of one is an element of all columns, afterwards
+ * adjacent elements of one. */
+static void finish_squares(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef bias, LLVMValueRef place) {
+    int64_t panel = wgrad->dot.panel, taps = wgrad->rows / wgrad->channels, all = wgrad_panels(wgrad) * wgrad_sums(wgrad);
+    LLVMTypeRef type = LLVMVectorType(element_type(cg, wgrad->type), (unsigned)panel);
+    LLVMValueRef row[MAX_PANEL], off = bias != NULL ? load_bytes(cg, type, bias, 4) : LLVMConstNull(type);
+    Loop square = loop_begin(cg, const64(cg, 0), const64(cg, wgrad->rows / panel));
+    LLVMValueRef first = mul_by(cg, square.index, panel);
+    for (int64_t i = 0; i < panel; i++) {
+        LLVMValueRef element = add_const(cg, first, i);
+        LLVMValueRef at = add(cg, mul_by(cg, urem_by(cg, element, taps), wgrad->channels), udiv_by(cg, element, taps));
+        at = byte_at(cg, sums, mul_by(cg, at, panel * 4));
+        row[i] = off;
+        for (int64_t k = 0; k < wgrad->slices; k++)
+            row[i] = add(cg, row[i], load_bytes(cg, type, byte_at_const(cg, at, k * all), 4));
+    }
+    transpose_words(cg, row, (unsigned)panel);
+    LLVMValueRef to = byte_at(cg, arena_at(cg, wgrad->w->offset), mul_by(cg, add(cg, place, first), 4));
+    for (int64_t i = 0; i < panel; i++)
+        store_bytes(cg, row[i], byte_at_const(cg, to, i * wgrad->ws[0] * 4), 4);
+    loop_end(cg, &square);
+}
+
 /* In the order of the weights but for their outermost dimension, the columns, which are adjacent in the sums. */
-static void finish(Codegen *cg, const Wgrad *wgrad) {
-    int64_t bytes = type_bytes(wgrad->type), panel_size = wgrad_sums(wgrad);
+static void finish_elements(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef bias, LLVMValueRef place,
+                            LLVMValueRef columns) {
+    int64_t bytes = type_bytes(wgrad->type), all = wgrad_panels(wgrad) * wgrad_sums(wgrad);
     LLVMTypeRef type = element_type(cg, wgrad->type);
-    kernel_begin(cg, wgrad->node, "finish");
-    Loop task = loop_begin(cg, cg->begin, cg->end);
-    LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), panel = urem_by(cg, task.index, wgrad->panels);
-    LLVMValueRef first = mul_by(cg, panel, wgrad->dot.panel),
-                 sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, panel_size));
-    LLVMValueRef bias = wgrad->dot.biased ? column_bias(cg, wgrad, task.index) : NULL;
-    LLVMValueRef place = mul_by(cg, add(cg, mul_by(cg, group, wgrad->columns), first), wgrad->ws[0]), row = const64(cg, 0);
+    LLVMValueRef row = const64(cg, 0);
     int64_t counts[4] = {wgrad->channels, wgrad->kernel[0], wgrad->kernel[1], wgrad->kernel[2]}, steps[4] = {1};
     for (int i = 3; i > 0; i--)
         steps[i] = i == 3 ? wgrad->channels : steps[i + 1] * counts[i + 1];
@@ -493,17 +518,32 @@ static void finish(Codegen *cg, const Wgrad *wgrad) {
         place = add(cg, place, mul_by(cg, loops[i].index, wgrad->ws[1 + i]));
         row = add(cg, row, mul_by(cg, loops[i].index, steps[i]));
     }
-    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first)));
+    Loop column = loop_begin(cg, const64(cg, 0), columns);
     LLVMValueRef from = byte_at(cg, sums, mul_by(cg, add(cg, mul_by(cg, row, wgrad->dot.panel), column.index), bytes));
     LLVMValueRef total = LLVMConstNull(type);
     if (bias != NULL)
         total = local_get(cg, type, LLVMBuildInBoundsGEP2(cg->builder, type, bias, &column.index, 1, ""));
     for (int64_t i = 0; i < wgrad->slices; i++)
-        total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * wgrad_panels(wgrad) * panel_size), (unsigned)bytes));
+        total = add(cg, total, load_bytes(cg, type, byte_at_const(cg, from, i * all), (unsigned)bytes));
     store_element(cg, wgrad->w, add(cg, place, mul_by(cg, column.index, wgrad->ws[0])), total);
     loop_end(cg, &column);
     for (int i = 3; i >= 0; i--)
         loop_end(cg, &loops[i]);
+}
+
+static void finish(Codegen *cg, const Wgrad *wgrad) {
+    kernel_begin(cg, wgrad->node, "finish");
+    Loop task = loop_begin(cg, cg->begin, cg->end);
+    LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), panel = urem_by(cg, task.index, wgrad->panels);
+    LLVMValueRef first = mul_by(cg, panel, wgrad->dot.panel),
+                 sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, task.index, wgrad_sums(wgrad)));
+    LLVMValueRef bias = wgrad->dot.biased ? column_bias(cg, wgrad, task.index) : NULL;
+    LLVMValueRef place = mul_by(cg, add(cg, mul_by(cg, group, wgrad->columns), first), wgrad->ws[0]);
+    LLVMValueRef columns = smin(cg, const64(cg, wgrad->dot.panel), sub(cg, const64(cg, wgrad->columns), first));
+    if (has_squares(wgrad))
+        finish_squares(cg, wgrad, sums, bias, place);
+    else
+        finish_elements(cg, wgrad, sums, bias, place, columns);
     loop_end(cg, &task);
     kernel_end(cg, wgrad_panels(wgrad), wgrad->slices * wgrad_panels(wgrad) * wgrad->rows * wgrad->dot.panel / 4);
 }

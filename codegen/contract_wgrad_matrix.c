@@ -210,6 +210,55 @@ static void finish_one(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMV
     store_element(cg, wgrad->w, place, total);
 }
 
+/* Whether taps of a panel of channels are a square at most, and adjacent in the weights. */
+static bool has_squares(const Wgrad *wgrad) {
+    int64_t taps = wgrad->rows / wgrad->channels;
+    return type_bytes(wgrad->type) == 4 && order_is_row_major(wgrad->w) && wgrad->channels % SIDE == 0 && taps > 1 && taps <= SIDE;
+}
+
+/* The sums of a panel of channels from `channel` on, of all taps and slices, as rows of a square. */
+static void load_taps(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef channel, LLVMValueRef row, LLVMValueRef *square) {
+    int64_t all = wgrad_panels(wgrad) * wgrad_sums(wgrad), taps = wgrad->rows / wgrad->channels, wide = wgrad->kernel[2];
+    LLVMTypeRef type = LLVMVectorType(element_type(cg, wgrad->type), SIDE);
+    LLVMValueRef panel = udiv_by(cg, channel, SIDE);
+    for (int64_t tap = 0; tap < SIDE; tap++) {
+        square[tap] = LLVMConstNull(type);
+        if (tap >= taps)
+            continue;
+        int64_t unit = is_joined(wgrad) ? tap / wide * run_panels(wgrad) + tap % wide * wgrad->channels / SIDE : tap * run_panels(wgrad);
+        LLVMValueRef from = add(cg, mul_by(cg, add_const(cg, panel, unit), panel_sums_of(wgrad)), mul_by(cg, row, SIDE));
+        LLVMValueRef at = byte_at(cg, sums, mul_by(cg, from, 4));
+        for (int64_t i = 0; i < wgrad->slices; i++)
+            square[tap] = add(cg, square[tap], load_bytes(cg, type, byte_at_const(cg, at, i * all), 4));
+    }
+}
+
+/* A panel of channels of one column of dy to the weights from `place` on. What is stored behind the taps of a channel, the next one's
+ * overwrite. */
+static void finish_taps(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef channel, LLVMValueRef row, LLVMValueRef place) {
+    int64_t taps = wgrad->rows / wgrad->channels;
+    LLVMValueRef square[SIDE], lanes[SIDE];
+    load_taps(cg, wgrad, sums, channel, row, square);
+    transpose_words(cg, square, SIDE);
+    for (int64_t i = 0; i < taps; i++)
+        lanes[i] = const32(cg, i);
+    LLVMValueRef to = byte_at(cg, arena_at(cg, wgrad->w->offset), mul_by(cg, place, 4)), first = LLVMConstVector(lanes, (unsigned)taps);
+    for (int64_t i = 0; i < SIDE; i++) {
+        bool fits = i * taps + SIDE <= SIDE * taps;
+        LLVMValueRef x = fits ? square[i] : LLVMBuildShuffleVector(cg->builder, square[i], square[i], first, "");
+        store_bytes(cg, x, byte_at_const(cg, to, i * taps * 4), 4);
+    }
+}
+
+static void finish_squares(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef first, LLVMValueRef place) {
+    Loop channels = loop_begin_step(cg, const64(cg, 0), const64(cg, wgrad->channels), SIDE);
+    Loop column = loop_begin(cg, const64(cg, 0), smin(cg, const64(cg, SIDE), sub(cg, const64(cg, wgrad->columns), first)));
+    LLVMValueRef to = add(cg, mul_by(cg, channels.index, wgrad->ws[1]), mul_by(cg, column.index, wgrad->ws[0]));
+    finish_taps(cg, wgrad, sums, channels.index, add(cg, first, column.index), add(cg, place, to));
+    loop_end(cg, &column);
+    loop_end(cg, &channels);
+}
+
 /* Channels of x from panel to panel or, where those of a tap may begin within one, one by one; then all taps, and the columns of dy: so
  * that what lies together in the weights, taps of a channel, is stored together. */
 static void finish_channels(Codegen *cg, const Wgrad *wgrad, LLVMValueRef sums, LLVMValueRef first, LLVMValueRef place) {
@@ -249,7 +298,10 @@ void wgrad_matrix_finish(Codegen *cg, const Wgrad *wgrad) {
     LLVMValueRef group = udiv_by(cg, task.index, wgrad->panels), first = mul_by(cg, urem_by(cg, task.index, wgrad->panels), SIDE);
     LLVMValueRef sums = byte_at(cg, arena_at(cg, wgrad->sums_at), mul_by(cg, group, wgrad->panels * wgrad_sums(wgrad)));
     LLVMValueRef place = mul_by(cg, add(cg, mul_by(cg, group, wgrad->columns), first), wgrad->ws[0]);
-    finish_channels(cg, wgrad, sums, first, place);
+    if (has_squares(wgrad))
+        finish_squares(cg, wgrad, sums, first, place);
+    else
+        finish_channels(cg, wgrad, sums, first, place);
     loop_end(cg, &task);
     kernel_end(cg, wgrad_panels(wgrad), wgrad->slices * wgrad_panels(wgrad) * wgrad_sums(wgrad) / 16);
 }
