@@ -312,14 +312,14 @@ static LLVMValueRef place_of(Codegen *cg, const Places *places, LLVMValueRef gro
 
 /* Asks for what a later group reads, where its columns are a few lines: no CPU sees that they are next. */
 static void fetch_later(Codegen *cg, const Places *places, LLVMValueRef index, LLVMValueRef from) {
-    enum { LATER = 18, LINE = 64, MOST_LINES = 4 };
+    enum { LATER = 18, MOST_LINES = 4 };
     int64_t bytes = places->dot->panel * places->columns->column_stride;
-    if (bytes > MOST_LINES * LINE)
+    if (bytes > MOST_LINES * CACHE_LINE)
         return;
     index = smin(cg, add_const(cg, index, LATER), const64(cg, places->columns->groups - 1));
     LLVMValueRef group = group_at(cg, places, index);
     for (int i = 0; i < places->dot->quad; i++)
-        for (int64_t line = 0; line < bytes; line += LINE)
+        for (int64_t line = 0; line < bytes; line += CACHE_LINE)
             fetch_line(cg, byte_at_const(cg, byte_at(cg, from, as_bits(cg, place_of(cg, places, group, i), 64)), line));
 }
 

@@ -226,6 +226,7 @@ bool is_float(LLVMValueRef x);
 LLVMValueRef as_bits(Codegen *cg, LLVMValueRef x, int bits);
 LLVMValueRef as_unsigned(Codegen *cg, LLVMValueRef x, int bits); /* zero-extended or truncated */
 int bits_of(LLVMValueRef x);
+enum { CACHE_LINE = 64 }; /* bytes */
 /* Asks for the cache line at an address, which may be anywhere. */
 void fetch_line(Codegen *cg, LLVMValueRef address);
 /* Any LLVM intrinsic by name; overload types only for overloaded ones. */

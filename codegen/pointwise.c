@@ -91,7 +91,7 @@ static bool is_one(const Value *c) {
 
 static LLVMValueRef element_weighted_sum(Codegen *cg, const Node *node, const LLVMValueRef *in) {
     LLVMValueRef e = output_exponent(cg, node), sum = NULL;
-    int bits = result_bits(node), pairs = node->in_count / 2;
+    int pairs = node->in_count / 2;
     for (int i = 0; i < pairs; i += cg->plain && i == 0 ? pairs - 1 : 1) {
         int cut = weighted_cut(node, i);
         LLVMValueRef x = cut > 0                       ? cut_product(cg, node, i, in[2 * i], in[2 * i + 1], cut)
@@ -100,7 +100,7 @@ static LLVMValueRef element_weighted_sum(Codegen *cg, const Node *node, const LL
         LLVMBasicBlockRef saved = head_enter(cg);
         LLVMValueRef from = weighted_exponent(cg, node, i);
         head_leave(cg, saved);
-        LLVMValueRef term = align_term(cg, node, 2 * i, x, bits == 64 ? INT64_MAX : weighted_bound(node, i), from, e);
+        LLVMValueRef term = align_term(cg, node, 2 * i, x, weighted_bound(node, i), from, e);
         sum = sum == NULL ? term : add(cg, sum, term);
     }
     return sum;

@@ -157,19 +157,19 @@ static void innermost_end(Codegen *cg, Nest *nest, Loop *loop) {
 }
 
 void nest_look_ahead(Codegen *cg, const Nest *nest, int64_t rows) {
-    enum { ELEMENTS = 1024, LINE = 64, MOST_LINES = 16 };
+    enum { ELEMENTS = 1024, MOST_LINES = 16 };
     const Space *space = nest->space;
     int last = space->rank - 1;
     int64_t turn = rows * space->extent[last], distance = (ELEMENTS + turn - 1) / turn * turn;
     for (int i = 0; i < space->streams; i++) {
         const Far *far = &space->far[i];
-        int64_t lines = (turn * far->bytes + LINE - 1) / LINE;
+        int64_t lines = (turn * far->bytes + CACHE_LINE - 1) / CACHE_LINE;
         bool adjacent = space->stride[i][last] == 1 && (rows == 1 || space->stride[i][last - 1] == space->extent[last]);
         if (lines == 0 || lines > MOST_LINES || !adjacent)
             continue;
         LLVMValueRef at = mul_by(cg, add_const(cg, nest->partial[i], distance), far->bytes), base = arena_at(cg, far->offset);
         for (int64_t k = 0; k < lines; k++) {
-            LLVMValueRef offset = add_const(cg, at, k * LINE);
+            LLVMValueRef offset = add_const(cg, at, k * CACHE_LINE);
             fetch_line(cg, LLVMBuildGEP2(cg->builder, cg->i8, base, &offset, 1, "")); /* it may lie behind the arena */
         }
     }

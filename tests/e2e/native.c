@@ -302,6 +302,10 @@ static void add_update(void) {
     Value *next_w = rescale(sum, 16, true);
     graph_update(bench.graph, v, next_v);
     graph_update(bench.graph, w, next_w);
+    /* With a coefficient of 64 bits terms are aligned in as many. */
+    Value *wide = graph_value(bench.graph, VALUE_HYPER, arena_printf(bench.arena, "wide.%d", id), (Shape){0});
+    set_width(wide, T_I64, (int64_t)1 << 40);
+    build(bench.graph, OP_weighted_sum, NULL, INPUTS(g, hyper[0], input("x", shape, T_I16, 32767), wide), NO_ATTRS);
 }
 
 /* Rows that are long, or that fit in a few vectors, with operands that all rows share; sums over few rows. */
