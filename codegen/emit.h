@@ -333,8 +333,16 @@ void entry_end(Codegen *cg);
 /* After share_close: the function that entries share. */
 void entry_close(Codegen *cg);
 void emit_descriptor(Codegen *cg, LLVMValueRef step, LLVMValueRef calibrate, LLVMValueRef infer);
+/* The record of struct intc_model; none of a refused model. */
+typedef struct {
+    const unsigned char *bytes;
+    int64_t size, unpacked; /* as stored, and as the runtime sees it */
+} Record;
+Record record_new(const Codegen *cg, const ModelTemplate *model, const struct intc_exponent *exponents, const struct intc_patch *patches);
 /* Writes an executable; the module is unchanged, the work is done by child processes. */
 bool parts_write(Codegen *cg, const char *path);
+/* Whether code for the triple (NULL: the host's) does not run on this kind of machine; its trainers have no zlib. */
+bool is_foreign(const char *triple);
 bool link_executable(const TargetOptions *target, const char *const *objects, int count, const char *path, Diag *diag);
 
 #endif

@@ -83,8 +83,7 @@ static bool find_sources(char path[PATH_MAX], glob_t *sources) {
     return false;
 }
 
-/* Whether code for the triple does not run on this kind of machine. */
-static bool is_foreign(const char *triple) {
+bool is_foreign(const char *triple) {
     if (triple == NULL)
         return false;
     char *own = LLVMGetDefaultTargetTriple();
@@ -104,7 +103,7 @@ static bool link_foreign(const TargetOptions *target, const char *const *objects
     }
     snprintf(cc, sizeof cc, "%s%s", target->cc != NULL ? target->cc : target->triple, target->cc != NULL ? "" : "-gcc");
     snprintf(include, sizeof include, "-I%s", folder);
-    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_GZIP", include, "-no-pie", "-pthread", "-o", path};
+    const char *first[] = {cc, "-O2", "-D_GNU_SOURCE", "-DINTC_NO_ZLIB", include, "-no-pie", "-pthread", "-o", path};
     enum { FIRST = sizeof first / sizeof *first };
     const char **arguments = calloc(FIRST + sources.gl_pathc + (size_t)count + 2, sizeof *arguments);
     if (arguments == NULL)

@@ -249,39 +249,43 @@ static int64_t slot_offset(const Codegen *cg, const char *name) {
     return -1;
 }
 
-static LLVMValueRef model_exponents(Codegen *cg, const Table *table, const ModelTemplate *model) {
-    LLVMValueRef *items = new_items(cg, model->exponent_count);
+static struct intc_exponent *model_exponents(const Codegen *cg, const Table *table, const ModelTemplate *model) {
+    struct intc_exponent *rows = arena_alloc(cg->memory, (size_t)model->exponent_count + 1, sizeof *rows);
     for (int i = 0; i < model->exponent_count; i++) {
         const TemplateExponent *e = &model->exponents[i];
-        items[i] = STRUCTURE(cg, const32(cg, e->kind), const32(cg, e->a), const32(cg, e->b), const32(cg, e->constant),
-                             const32(cg, table_find(table, e->param)), const32(cg, e->bits), const64(cg, slot_offset(cg, e->slot)));
+        rows[i] = (struct intc_exponent){.kind = e->kind,
+                                         .a = e->a,
+                                         .b = e->b,
+                                         .constant = e->constant,
+                                         .tensor = table_find(table, e->param),
+                                         .bits = e->bits,
+                                         .offset = slot_offset(cg, e->slot)};
     }
-    return global_array(cg, items, model->exponent_count);
+    return rows;
+}
+
+static struct intc_patch *model_patches(const Codegen *cg, const Table *table, const ModelTemplate *model) {
+    struct intc_patch *rows = arena_alloc(cg->memory, (size_t)model->patch_count + 1, sizeof *rows);
+    for (int i = 0; i < model->patch_count; i++) {
+        const TemplatePatch *p = &model->patches[i];
+        rows[i] = (struct intc_patch){.offset = p->offset,
+                                      .size = p->size,
+                                      .kind = p->kind,
+                                      .tensor = table_find(table, p->param),
+                                      .bits = p->bits,
+                                      .exponent = p->exponent};
+    }
+    return rows;
 }
 
 static LLVMValueRef model_constant(Codegen *cg, const Table *table, const ModelTemplate *model) {
-    LLVMValueRef *patches = new_items(cg, model->patch_count), *conditions = new_items(cg, model->condition_count);
-    for (int i = 0; i < model->patch_count; i++) {
-        const TemplatePatch *p = &model->patches[i];
-        patches[i] = STRUCTURE(cg, const64(cg, p->offset), const64(cg, p->size), const32(cg, p->kind),
-                               const32(cg, table_find(table, p->param)), const32(cg, p->bits), const32(cg, p->exponent));
-    }
-    for (int i = 0; i < model->condition_count; i++) {
-        const TemplateCondition *c = &model->conditions[i];
-        conditions[i] = STRUCTURE(cg, const32(cg, c->exponent), const32(cg, c->low), const32(cg, c->high), global_text(cg, c->text));
-    }
-    /* What the runtime writes over need not be stored. */
-    unsigned char *bytes = zeroed(model->size);
-    if (model->bytes != NULL)
-        memcpy(bytes, model->bytes, (size_t)model->size);
-    for (int i = 0; i < model->patch_count; i++)
-        memset(bytes + model->patches[i].offset, 0, (size_t)model->patches[i].size);
-    LLVMValueRef image = image_constant(cg, bytes, model->size);
-    free(bytes);
-    return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), image, const64(cg, model->size),
-                     model_exponents(cg, table, model), global_array(cg, patches, model->patch_count),
-                     global_array(cg, conditions, model->condition_count), const64(cg, model->exponent_count),
-                     const64(cg, model->patch_count), const64(cg, model->condition_count));
+    Record record = record_new(cg, model, model_exponents(cg, table, model), model_patches(cg, table, model));
+    LLVMValueRef bytes = const_bytes(cg, record.bytes, record.size);
+    if (record.size > 0)
+        LLVMSetAlignment(bytes, sizeof(int64_t));
+    return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), const64(cg, model->size),
+                     const64(cg, model->exponent_count), const64(cg, model->patch_count), const64(cg, model->condition_count),
+                     bytes, const64(cg, record.size), const64(cg, record.unpacked));
 }
 
 /* --- initial contents --- */

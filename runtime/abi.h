@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define INTC_ABI_VERSION 8
+#define INTC_ABI_VERSION 9
 #define INTC_ARENA_ALIGN 64
 
 enum intc_type {
@@ -138,19 +138,20 @@ struct intc_patch {
 /* The model is exact only while low <= exponent <= high. */
 struct intc_condition {
     int32_t exponent, low, high;
-    const char *text; /* one sentence: what is wrong otherwise */
+    int32_t text; /* where in the record one sentence begins that tells what is wrong otherwise */
 };
 /* Several models may have one format, best first: the first whose conditions all hold is written; if none, the last one's broken condition
- * is the error. */
+ * is the error.
+ * The record holds, one after the other: exponents; patches in the order of their offsets, none over another; conditions; the model's bytes
+ * without those that the patches write; sentences. It is deflated (RFC 1950), but in trainers that are linked without zlib. */
 struct intc_model {
-    const char *format;      /* "float", "int8", "qdq" */
-    const char *refusal;     /* NULL, or why this format cannot be written; then there are no bytes */
-    struct intc_image bytes; /* zeros where patches come */
-    int64_t size;
-    const struct intc_exponent *exponents;
-    const struct intc_patch *patches;
-    const struct intc_condition *conditions;
+    const char *format;  /* "float", "int8", "qdq" */
+    const char *refusal; /* NULL, or why this format cannot be written; then there is no record */
+    int64_t size;        /* of the model, in bytes */
     int64_t exponent_count, patch_count, condition_count;
+    const unsigned char *record; /* aligned to 8 */
+    int64_t record_size;         /* as it lies there */
+    int64_t unpacked_size;       /* the same if it is not deflated */
 };
 
 struct intc_module {

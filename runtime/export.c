@@ -1,4 +1,5 @@
-/* Exported models: the bytes that the compiler prepared, with the trained values written into their places. */
+/* Exported models: the bytes that the compiler prepared, with the trained values between them. Needs memory for what does not depend on the
+ * training, and for the largest tensor. */
 #include "runtime/runtime.h"
 
 #include <stdlib.h>
@@ -128,14 +129,9 @@ static int64_t patch_size(const struct intc_patch *patch, const struct intc_tens
     return tensor && patch->kind >= 0 && patch->kind <= INTC_PATCH_I32 ? intc_rt_tensor_elements(tensor) * bytes[patch->kind] : -1;
 }
 
-static bool apply_patch(const Session *session, const struct intc_model *model, const struct intc_patch *patch, const int64_t *exponents,
-                        unsigned char *bytes) {
+static void fill_patch(const Session *session, const struct intc_patch *patch, const int64_t *exponents, unsigned char *at) {
     const struct intc_tensor *tensor = tensor_at(session, patch->tensor);
-    if (patch_size(patch, tensor) != patch->size || patch->exponent >= model->exponent_count || patch->offset < 0 ||
-        patch->offset > model->size || patch->size > model->size - patch->offset)
-        return false;
     const int64_t *exponent = patch->exponent >= 0 ? exponents + patch->exponent : NULL;
-    unsigned char *at = bytes + patch->offset;
     if (patch->kind == INTC_PATCH_SCALE_F32)
         write_little(at, intc_rt_pack_float(1, (int)intc_saturate(*exponent, -126, 127), 23, 8), 4);
     else if (patch->kind == INTC_PATCH_SCALE_F64)
@@ -148,52 +144,117 @@ static bool apply_patch(const Session *session, const struct intc_model *model, 
         patch_int32(session, tensor, exponent, at);
     else
         patch_float(session, tensor, patch->kind == INTC_PATCH_F16 ? 2 : patch->kind == INTC_PATCH_F32 ? 4 : 8, at);
+}
+
+/* --- records --- */
+
+typedef struct {
+    const struct intc_model *model;
+    const struct intc_exponent *exponents;
+    const struct intc_patch *patches;
+    const struct intc_condition *conditions;
+    const unsigned char *bytes, *start;
+    unsigned char *memory; /* NULL: the record is used where it lies */
+} Record;
+
+/* Whether the patches fit the tensors and the model, in ascending order; `most` becomes the largest one's size. */
+static bool patches_fit(const Session *session, const Record *record, int64_t *most) {
+    const struct intc_model *model = record->model;
+    int64_t at = 0, patched = 0;
+    *most = 0;
+    for (int64_t i = 0; i < model->patch_count; i++) {
+        const struct intc_patch *patch = &record->patches[i];
+        if (patch_size(patch, tensor_at(session, patch->tensor)) != patch->size || patch->exponent >= model->exponent_count ||
+            patch->offset < at || patch->offset > model->size || patch->size > model->size - patch->offset)
+            return false;
+        at = patch->offset + patch->size;
+        patched += patch->size;
+        *most = patch->size > *most ? patch->size : *most;
+    }
+    return record->bytes + (model->size - patched) <= record->start + model->unpacked_size;
+}
+
+static bool record_open(Record *record, const struct intc_model *model, Error *error) {
+    *record = (Record){.model = model, .start = model->record};
+    if (model->record_size != model->unpacked_size) {
+        record->start = record->memory = malloc((size_t)model->unpacked_size);
+        if (!record->memory)
+            return intc_rt_fail(error, "out of memory");
+        if (!intc_rt_unpack(model->record, model->record_size, record->memory, model->unpacked_size, error))
+            return false;
+    }
+    record->exponents = (const void *)record->start;
+    record->patches = (const void *)(record->exponents + model->exponent_count);
+    record->conditions = (const void *)(record->patches + model->patch_count);
+    record->bytes = (const unsigned char *)(record->conditions + model->condition_count);
     return true;
 }
 
+/* --- models --- */
+
 typedef enum { MODEL_WRITTEN, MODEL_CONDITION, MODEL_FAILED } ModelStatus;
 
-static bool write_model(const Session *session, const struct intc_model *model, const int64_t *exponents, const char *path, Error *error) {
-    unsigned char *bytes = calloc((size_t)model->size + 1, 1);
-    if (!bytes)
+/* What lies between the patches, and each patch as it comes. */
+static void write_parts(const Session *session, const Record *record, const int64_t *exponents, unsigned char *buffer, Output *output) {
+    const unsigned char *from = record->bytes;
+    int64_t at = 0;
+    for (int64_t i = 0; i <= record->model->patch_count; i++) {
+        const struct intc_patch *patch = i < record->model->patch_count ? &record->patches[i] : NULL;
+        int64_t gap = (patch ? patch->offset : record->model->size) - at;
+        intc_rt_output_write(output, from, (size_t)gap);
+        from += gap;
+        if (patch) {
+            fill_patch(session, patch, exponents, buffer);
+            intc_rt_output_write(output, buffer, (size_t)patch->size);
+            at = patch->offset + patch->size;
+        }
+    }
+}
+
+static bool write_model(const Session *session, const Record *record, const int64_t *exponents, const char *path, Error *error) {
+    int64_t most;
+    if (!patches_fit(session, record, &most))
+        return intc_rt_fail(error, "%s: internal error: the places of the %s model do not fit", path, record->model->format);
+    unsigned char *buffer = malloc((size_t)most + 1);
+    if (!buffer)
         return intc_rt_fail(error, "out of memory");
-    intc_image_copy(&model->bytes, bytes);
-    bool good = true;
-    for (int64_t i = 0; i < model->patch_count && good; i++)
-        if (!apply_patch(session, model, model->patches + i, exponents, bytes))
-            good = intc_rt_fail(error, "%s: internal error: place %lld of the %s model does not fit", path, (long long)i, model->format);
     Output output;
-    good = good && intc_rt_output_open(&output, path, error);
+    bool good = intc_rt_output_open(&output, path, error);
     if (good) {
-        intc_rt_output_write(&output, bytes, (size_t)model->size);
+        write_parts(session, record, exponents, buffer, &output);
         good = intc_rt_output_close(&output, true, error);
     }
-    free(bytes);
+    free(buffer);
     return good;
 }
 
-static ModelStatus try_model(const Session *session, const struct intc_model *model, const char *path, Error *error) {
-    int64_t *exponents = calloc((size_t)model->exponent_count + 1, sizeof *exponents);
-    ModelStatus status = MODEL_WRITTEN;
-    if (!exponents) {
-        intc_rt_fail(error, "out of memory");
-        return MODEL_FAILED;
-    }
-    for (int64_t i = 0; i < model->exponent_count && status == MODEL_WRITTEN; i++)
-        if (!compute_exponent(session, model->exponents + i, i, exponents)) {
+static ModelStatus write_record(const Session *session, const Record *record, int64_t *exponents, const char *path, Error *error) {
+    const struct intc_model *model = record->model;
+    for (int64_t i = 0; i < model->exponent_count; i++)
+        if (!compute_exponent(session, record->exponents + i, i, exponents)) {
             intc_rt_fail(error, "%s: internal error: exponent %lld of the %s model", path, (long long)i, model->format);
-            status = MODEL_FAILED;
+            return MODEL_FAILED;
         }
-    for (int64_t i = 0; i < model->condition_count && status == MODEL_WRITTEN; i++) {
-        const struct intc_condition *condition = model->conditions + i;
+    for (int64_t i = 0; i < model->condition_count; i++) {
+        const struct intc_condition *condition = record->conditions + i;
         int64_t value = exponents[condition->exponent];
         if (value < condition->low || value > condition->high) {
-            intc_rt_fail(error, "--format %s: %s", model->format, condition->text);
-            status = MODEL_CONDITION;
+            intc_rt_fail(error, "--format %s: %s", model->format, (const char *)record->start + condition->text);
+            return MODEL_CONDITION;
         }
     }
-    if (status == MODEL_WRITTEN && !write_model(session, model, exponents, path, error))
-        status = MODEL_FAILED;
+    return write_model(session, record, exponents, path, error) ? MODEL_WRITTEN : MODEL_FAILED;
+}
+
+static ModelStatus try_model(const Session *session, const struct intc_model *model, const char *path, Error *error) {
+    ModelStatus status = MODEL_FAILED;
+    int64_t *exponents = calloc((size_t)model->exponent_count + 1, sizeof *exponents);
+    Record record = {0};
+    if (!exponents)
+        intc_rt_fail(error, "out of memory");
+    else if (record_open(&record, model, error))
+        status = write_record(session, &record, exponents, path, error);
+    free(record.memory);
     free(exponents);
     return status;
 }

@@ -113,7 +113,7 @@ typedef struct {
 /* Status of the process if it ends here (0 after --help, 2 after a usage error, already reported); -1 to go on. */
 int intc_rt_options(int argc, char **argv, Options *options);
 
-/* --- data.c, npy.c, idx.c, cifar.c, gzip.c --- */
+/* --- data.c, npy.c, idx.c, cifar.c, inflate.c --- */
 
 typedef enum { DATA_U8, DATA_I8, DATA_I16, DATA_I32, DATA_I64, DATA_F16, DATA_F32, DATA_F64 } DataType;
 
@@ -163,6 +163,8 @@ bool intc_rt_cifar_open(DataFile *file, bool labels, Error *error);
 bool intc_rt_cifar_fits(size_t size);
 /* Decompresses into fd. */
 bool intc_rt_gunzip(const char *path, const unsigned char *data, size_t size, int fd, Error *error);
+/* What the compiler deflated: `size` bytes, as it knew. */
+bool intc_rt_unpack(const unsigned char *packed, int64_t packed_size, unsigned char *to, int64_t size, Error *error);
 /* rows * stride + first as the file's size must be; false on overflow. */
 bool intc_rt_data_bytes(const DataShape *shape, int64_t *bytes);
 

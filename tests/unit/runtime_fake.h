@@ -7,6 +7,7 @@
 #include "runtime/abi.h"
 #include "runtime/fixed.h"
 
+#include <stddef.h>
 #include <string.h>
 
 enum {
@@ -236,37 +237,35 @@ static const struct intc_tensor fake_tensors[] = {
 
 /* The exported "model": weights as float32, a scale, weights as int8. */
 enum { FAKE_MODEL = 4 + 4 * FAKE_WEIGHTS + 4 + FAKE_WEIGHTS };
-static const struct intc_run fake_head = {0, 4};
-#define FAKE_BYTES {&fake_head, 1, (const unsigned char *)"ONNX"}
-static const struct intc_exponent fake_exponents[] = {{.kind = INTC_EXPONENT_MAPPED, .tensor = 2, .bits = 8},
-                                                      {.kind = INTC_EXPONENT_SLOT, .offset = AT_SLOT_Y},
-                                                      {.kind = INTC_EXPONENT_SUB, .a = 1, .b = 0, .constant = 3}};
-static const struct intc_patch fake_patches[] = {{4, 4 * FAKE_WEIGHTS, INTC_PATCH_F32, 2, 0, -1},
-                                                 {4 + 4 * FAKE_WEIGHTS, 4, INTC_PATCH_SCALE_F32, -1, 0, 0},
-                                                 {8 + 4 * FAKE_WEIGHTS, FAKE_WEIGHTS, INTC_PATCH_I8, 2, 8, -1}};
-static const struct intc_condition fake_never = {2, 100, 200, "the exponents of 'y' and 'w' are too close"};
+#define FAKE_EXPONENTS                                                                                                                     \
+    {{.kind = INTC_EXPONENT_MAPPED, .tensor = 2, .bits = 8},                                                                               \
+     {.kind = INTC_EXPONENT_SLOT, .offset = AT_SLOT_Y},                                                                                    \
+     {.kind = INTC_EXPONENT_SUB, .a = 1, .b = 0, .constant = 3}}
+/* Records as they lie in a trainer without zlib. */
+static const struct {
+    struct intc_exponent exponents[3];
+    struct intc_patch patches[3];
+    char head[4];
+} fake_record = {FAKE_EXPONENTS,
+                 {{4, 4 * FAKE_WEIGHTS, INTC_PATCH_F32, 2, 0, -1},
+                  {4 + 4 * FAKE_WEIGHTS, 4, INTC_PATCH_SCALE_F32, -1, 0, 0},
+                  {8 + 4 * FAKE_WEIGHTS, FAKE_WEIGHTS, INTC_PATCH_I8, 2, 8, -1}},
+                 {'O', 'N', 'N', 'X'}};
+struct fake_impossible {
+    struct intc_exponent exponents[3];
+    struct intc_condition condition;
+    char head[4], text[44];
+};
+static const struct fake_impossible fake_impossible = {FAKE_EXPONENTS,
+                                                       {2, 100, 200, offsetof(struct fake_impossible, text)},
+                                                       {'O', 'N', 'N', 'X'},
+                                                       "the exponents of 'y' and 'w' are too close"};
+#define FAKE_RECORD(of)                                                                                                                    \
+    .exponent_count = 3, .record = (const unsigned char *)&(of), .record_size = sizeof(of), .unpacked_size = sizeof(of)
 static const struct intc_model fake_models[] = {
-    {.format = "int8",
-     .bytes = FAKE_BYTES,
-     .size = 4,
-     .exponents = fake_exponents,
-     .exponent_count = 3,
-     .conditions = &fake_never,
-     .condition_count = 1},
-    {.format = "int8",
-     .bytes = FAKE_BYTES,
-     .size = FAKE_MODEL,
-     .exponents = fake_exponents,
-     .exponent_count = 3,
-     .patches = fake_patches,
-     .patch_count = 3},
-    {.format = "qdq",
-     .bytes = FAKE_BYTES,
-     .size = 4,
-     .exponents = fake_exponents,
-     .exponent_count = 3,
-     .conditions = &fake_never,
-     .condition_count = 1},
+    {.format = "int8", .size = 4, .condition_count = 1, FAKE_RECORD(fake_impossible)},
+    {.format = "int8", .size = FAKE_MODEL, .patch_count = 3, FAKE_RECORD(fake_record)},
+    {.format = "qdq", .size = 4, .condition_count = 1, FAKE_RECORD(fake_impossible)},
     {.format = "float", .refusal = "operator 'Fake' has no float form"},
 };
 

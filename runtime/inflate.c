@@ -1,10 +1,16 @@
-/* Decompression of gzip files (RFC 1952) by zlib, written out as it is decoded: needs one buffer and the mapped input. */
+/* Decompression by zlib: of gzip files (RFC 1952), written out as they are decoded, which needs one buffer and the mapped input; and of
+ * what the compiler packed (RFC 1950). */
 #include "runtime/runtime.h"
 
-#ifdef INTC_NO_GZIP
+#ifdef INTC_NO_ZLIB
 bool intc_rt_gunzip(const char *path, const unsigned char *data, size_t size, int fd, Error *error) {
     (void)data, (void)size, (void)fd;
     return intc_rt_fail(error, "%s: this trainer was linked without zlib; decompress the file", path);
+}
+
+bool intc_rt_unpack(const unsigned char *packed, int64_t packed_size, unsigned char *to, int64_t size, Error *error) {
+    (void)packed, (void)packed_size, (void)to, (void)size;
+    return intc_rt_fail(error, "internal error: packed data in a trainer without zlib");
 }
 #else
 
@@ -70,6 +76,14 @@ bool intc_rt_gunzip(const char *path, const unsigned char *data, size_t size, in
     if (*why == '\0')
         return intc_rt_fail(error, "%s: no room for the decompressed data in the folder of temporary files (TMPDIR)", path);
     return intc_rt_fail(error, "%s: the gzip data is %s", path, why);
+}
+
+bool intc_rt_unpack(const unsigned char *packed, int64_t packed_size, unsigned char *to, int64_t size, Error *error) {
+    uLongf got = (uLongf)size;
+    int status = uncompress(to, &got, packed, (uLong)packed_size);
+    if (status == Z_MEM_ERROR)
+        return intc_rt_fail(error, "out of memory");
+    return (status == Z_OK && got == (uLongf)size) || intc_rt_fail(error, "internal error: packed data is damaged");
 }
 
 #endif
