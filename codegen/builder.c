@@ -117,13 +117,6 @@ static void mark_all(Codegen *cg) {
     }
 }
 
-static LLVMValueRef places_table(Codegen *cg) {
-    int64_t numbers[MAX_PLACES];
-    for (int i = 0; i < cg->place_count; i++)
-        numbers[i] = cg->places[i].number;
-    return share_places(cg, numbers, cg->place_count);
-}
-
 /* For profiles: the operator of the model that a node comes from, else the value that it makes. */
 static const char *origin_text(Codegen *cg, const Node *node) {
     if (node == NULL)
@@ -154,13 +147,12 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
     memset(cg->exponents, 0, (size_t)cg->graph->value_count * sizeof *cg->exponents);
     LLVMPositionBuilderAtEnd(cg->builder, cg->entry_block);
     int64_t threads = cg->slotted ? slot_count(tiles) : INT16_MAX;
-    share_call(cg, &(Call){.kernel = kernel,
-                           .places = places_table(cg),
-                           .tiles = tiles,
-                           .images = cg->turned,
-                           .threads = tiles <= 1 || work < PARALLEL_WORK ? 1 : threads,
-                           .name = name,
-                           .origin = origin_text(cg, cg->node)});
+    calls_add(cg, &(Call){.kernel = kernel,
+                          .tiles = tiles,
+                          .images = cg->turned,
+                          .threads = tiles <= 1 || work < PARALLEL_WORK ? 1 : threads,
+                          .name = name,
+                          .origin = origin_text(cg, cg->node)});
 }
 
 static int64_t align_up(int64_t bytes) {
@@ -263,14 +255,17 @@ void place_add(Codegen *cg, int64_t number) {
     cg->places[cg->place_count++] = (PlaceEntry){number, NULL};
 }
 
+LLVMValueRef listed_place(Codegen *cg, LLVMValueRef index) {
+    LLVMTypeRef type = place_type(cg);
+    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, type, cg->table, &index, 1, "");
+    return as_bits(cg, LLVMBuildLoad2(cg->builder, type, address, ""), 64);
+}
+
 /* Loads the next entry of the table; the builder is in the head. */
 static LLVMValueRef place_load(Codegen *cg, int64_t number) {
-    LLVMValueRef index = const64(cg, cg->place_count);
-    LLVMValueRef address = LLVMBuildInBoundsGEP2(cg->builder, cg->i64, cg->table, &index, 1, "");
-    LLVMValueRef load = LLVMBuildLoad2(cg->builder, cg->i64, address, "");
-    LLVMSetAlignment(load, 8);
+    LLVMValueRef place = listed_place(cg, const64(cg, cg->place_count));
     place_add(cg, number);
-    return load;
+    return place;
 }
 
 LLVMValueRef node_number(Codegen *cg, int64_t number) {

@@ -556,7 +556,7 @@ static void next_chunk(Codegen *cg, const Wgrad *wgrad, int first) {
     LLVMValueRef more = compare(cg, LLVMIntSLT, next, const64(cg, wgrad->chunks));
     store_bytes(cg, as_unsigned(cg, more, 32), share_variable(cg, &cg->changed, "changed"), 4);
     kernel_end(cg, 1, 0);
-    share_repeat(cg, first);
+    calls_repeat(cg, first);
 }
 
 void emit_conv_wgrad(Codegen *cg, const Node *node) {

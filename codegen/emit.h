@@ -52,11 +52,25 @@ typedef struct {
 /* Functions and tables that are emitted, to be found again by content. */
 typedef struct Shared Shared;
 
-/* An array of the module that grows until share_close; until then its address is that of a stand-in. */
+/* A call of a kernel, to be struct intc_call; `name` tells the kind of work, `origin` what of the model it belongs to. */
 typedef struct {
-    LLVMValueRef address, *items;
+    LLVMValueRef kernel;
+    int64_t tiles, images, threads, again; /* as there */
+    int first_place;                       /* in the table of all places */
+    const char *name, *origin;
+} Call;
+
+typedef struct {
+    Call *rows;
     int count, room;
-} GrowingTable;
+    LLVMValueRef address; /* of the data, after calls_close */
+} CallTable;
+
+/* What all calls give their kernels to read. */
+typedef struct {
+    int64_t *numbers;
+    int count, room;
+} PlacesTable;
 
 typedef struct Codegen {
     const ModuleSource *source;
@@ -89,7 +103,8 @@ typedef struct Codegen {
     int byte_table_count;
     Shared *shared;
     int shared_count, shared_room; /* a power of two */
-    GrowingTable places_table, calls;
+    CallTable calls;
+    PlacesTable all_places;
     LLVMValueRef walk;    /* the function that makes the calls of an entry */
     LLVMValueRef changed; /* a variable of the module: whether the last call asks to be repeated */
     LLVMValueRef guesses; /* stand-in for an array of the module: what each rescale keeps from step to step */
@@ -151,8 +166,9 @@ bool target_is_avx2(const Codegen *cg);
 LLVMValueRef arena_at(Codegen *cg, int64_t offset);
 /* A number that differs between like nodes, such as that of a random stream, by the table of places; i64. Call it in the head. */
 LLVMValueRef node_number(Codegen *cg, int64_t number);
-/* One more entry of the table, which the kernel reads from cg->table itself. */
+/* One more entry of the table, and the entry at an index (i64). */
 void place_add(Codegen *cg, int64_t number);
+LLVMValueRef listed_place(Codegen *cg, LLVMValueRef index);
 LLVMValueRef load_element(Codegen *cg, const Value *value, LLVMValueRef index); /* in the value's own type */
 /* The same, sign-extended (or truncated) to `bits`; a float as it is. */
 LLVMValueRef load_as(Codegen *cg, const Value *value, LLVMValueRef index, int bits);
@@ -293,21 +309,21 @@ ElementEmitter element_abs, element_curve, element_gated, element_curve_grad, el
 LLVMValueRef share_function(Codegen *cg, LLVMValueRef function, const char *extra, const char *name);
 /* What share_function compares: `count` words, to be freed. */
 int64_t *function_fingerprint(LLVMValueRef function, const char *extra, size_t *count);
-/* The address of a table of places with this content. */
-LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count);
-/* A new row of the table of calls; `name` tells the kind of work, `origin` what of the model it belongs to. */
-typedef struct {
-    LLVMValueRef kernel, places;
-    int64_t tiles, images, threads; /* as in struct intc_call */
-    const char *name, *origin;
-} Call;
-void share_call(Codegen *cg, const Call *call);
-/* The calls from number `first` to the last one are repeated while the last one leaves cg->changed other than 0. */
-void share_repeat(Codegen *cg, int first);
 /* An i32 of the module that is 0 at start. */
 LLVMValueRef share_variable(Codegen *cg, LLVMValueRef *variable, const char *name);
-/* After the last kernel: the tables of places and calls become data of the module. */
+/* After the last kernel: what has grown becomes data of the module. */
 void share_close(Codegen *cg);
+
+/* --- calls --- */
+
+/* Appends a call of the kernel just built, with its places. */
+void calls_add(Codegen *cg, const Call *call);
+/* The calls from number `first` to the last one are repeated while the last one leaves cg->changed other than 0. */
+void calls_repeat(Codegen *cg, int first);
+/* struct intc_call, and an entry of a kernel's table of places. */
+LLVMTypeRef call_type(const Codegen *cg);
+LLVMTypeRef place_type(const Codegen *cg);
+void calls_close(Codegen *cg);
 
 /* --- float32 (--arith=float32): what differs from the integer emitters, which serve both where nothing is computed --- */
 

@@ -68,13 +68,6 @@ static void emit_update(Codegen *cg, const Node *node, const Value *next, const 
 
 enum { MOST_MOVES = MAX_PLACES - 2 };
 
-/* The address in the arena that entry `index` of the kernel's table tells. */
-static LLVMValueRef listed_place(Codegen *cg, LLVMValueRef index) {
-    LLVMValueRef entry = LLVMBuildInBoundsGEP2(cg->builder, cg->i64, cg->table, &index, 1, "");
-    LLVMValueRef offset = LLVMBuildLoad2(cg->builder, cg->i64, entry, "");
-    return LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &offset, 1, "");
-}
-
 /* Copies i32s between `places` and a row of them from `row` on. */
 static void emit_moves(Codegen *cg, const int64_t *places, int count, int64_t row, bool to_row) {
     for (int first = 0; first < count; first += MOST_MOVES) {
@@ -87,7 +80,8 @@ static void emit_moves(Codegen *cg, const int64_t *places, int count, int64_t ro
             place_add(cg, places[first + i]);
         Loop loop = loop_begin(cg, const64(cg, 0), number);
         LLVMValueRef near = LLVMBuildInBoundsGEP2(cg->builder, cg->i32, base, &loop.index, 1, "");
-        LLVMValueRef far = listed_place(cg, add_const(cg, loop.index, 2));
+        LLVMValueRef offset = listed_place(cg, add_const(cg, loop.index, 2));
+        LLVMValueRef far = LLVMBuildInBoundsGEP2(cg->builder, cg->i8, cg->arena, &offset, 1, "");
         LLVMValueRef x = LLVMBuildLoad2(cg->builder, cg->i32, to_row ? far : near, "");
         LLVMBuildStore(cg->builder, x, to_row ? near : far);
         loop_end(cg, &loop);
@@ -170,9 +164,8 @@ void entry_end(Codegen *cg) {
 }
 
 void entry_close(Codegen *cg) {
-    enum { AGAIN = 5 };
-    LLVMTypeRef fields[] = {cg->ptr, cg->ptr, cg->i64, cg->i32, cg->i16, cg->i16, cg->ptr, cg->ptr};
-    LLVMTypeRef row = LLVMStructTypeInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
+    enum { AGAIN = 7 };
+    LLVMTypeRef row = call_type(cg);
     LLVMTypeRef params[] = {cg->ptr, cg->ptr, cg->ptr, cg->i64}, type = LLVMFunctionType(cg->none, params, 4, false);
     LLVMValueRef caller = LLVMAddFunction(cg->module, "intc_rt_call", type), changed = share_variable(cg, &cg->changed, "changed");
     LLVMValueRef loudest = share_variable(cg, &cg->loudest, "loudest");

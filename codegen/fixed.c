@@ -64,7 +64,7 @@ RandomKey random_key(Codegen *cg, int64_t stream) {
     LLVMValueRef step = load_at(cg, at, 16, cg->i64, cg->i64, const64(cg, 1), 8);
     LLVMValueRef x = mul(cg, seed, const64(cg, (int64_t)0x9E3779B97F4A7C15u));
     x = LLVMBuildXor(cg->builder, x, mul(cg, step, const64(cg, (int64_t)0xBF58476D1CE4E5B9u)), "");
-    x = LLVMBuildXor(cg->builder, x, node_number(cg, (int64_t)(((uint64_t)stream + 1) * 0x94D049BB133111EBu)), "");
+    x = LLVMBuildXor(cg->builder, x, mul_by(cg, node_number(cg, stream + 1), (int64_t)0x94D049BB133111EBu), "");
     x = add(cg, x, const64(cg, (int64_t)0x9E3779B97F4A7C15u));
     x = mul(cg, xor_shift(cg, x, 30), const64(cg, (int64_t)0xBF58476D1CE4E5B9u));
     x = mul(cg, xor_shift(cg, x, 27), const64(cg, (int64_t)0x94D049BB133111EBu));

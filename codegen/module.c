@@ -284,8 +284,8 @@ static LLVMValueRef model_constant(Codegen *cg, const Table *table, const ModelT
     if (record.size > 0)
         LLVMSetAlignment(bytes, sizeof(int64_t));
     return STRUCTURE(cg, global_text(cg, model->format), global_text(cg, model->refusal), const64(cg, model->size),
-                     const64(cg, model->exponent_count), const64(cg, model->patch_count), const64(cg, model->condition_count),
-                     bytes, const64(cg, record.size), const64(cg, record.unpacked));
+                     const64(cg, model->exponent_count), const64(cg, model->patch_count), const64(cg, model->condition_count), bytes,
+                     const64(cg, record.size), const64(cg, record.unpacked));
 }
 
 /* --- initial contents --- */

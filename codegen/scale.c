@@ -408,7 +408,7 @@ static void emit_guessed(Codegen *cg, Rescale *r) {
     store_bytes(cg, choose(cg, right, const32(cg, 0), const32(cg, 1)), share_variable(cg, &cg->changed, "changed"), 4);
     guess_clear(cg, &r->guess);
     kernel_end(cg, 1, 0);
-    share_repeat(cg, first);
+    calls_repeat(cg, first);
 }
 
 /* Brings what was stored aside to the result's place. */

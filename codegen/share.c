@@ -126,51 +126,6 @@ LLVMValueRef const_table(Codegen *cg, LLVMTypeRef type, const int64_t *data, int
     return place->value = new_table(cg, type, data, count);
 }
 
-/* Appends items of one type; returns the address of the first. */
-static LLVMValueRef growing_add(Codegen *cg, GrowingTable *table, const char *name, const LLVMValueRef *items, int count) {
-    LLVMTypeRef type = LLVMTypeOf(items[0]);
-    if (table->address == NULL) {
-        table->address = LLVMAddGlobal(cg->module, type, name);
-        LLVMSetGlobalConstant(table->address, true);
-    }
-    if (table->count + count > table->room) {
-        LLVMValueRef *before = table->items;
-        table->room = 2 * (table->count + count);
-        table->items = arena_alloc(cg->memory, (size_t)table->room, sizeof *before);
-        if (before != NULL)
-            memcpy(table->items, before, (size_t)table->count * sizeof *before);
-    }
-    LLVMValueRef first = const64(cg, table->count);
-    memcpy(table->items + table->count, items, (size_t)count * sizeof *items);
-    table->count += count;
-    return LLVMConstInBoundsGEP2(type, table->address, &first, 1);
-}
-
-static void growing_close(Codegen *cg, GrowingTable *table) {
-    if (table->address == NULL) {
-        table->address = LLVMConstPointerNull(cg->ptr);
-        return;
-    }
-    LLVMValueRef init = LLVMConstArray2(LLVMTypeOf(table->items[0]), table->items, (uint64_t)table->count);
-    LLVMValueRef whole = LLVMAddGlobal(cg->module, LLVMTypeOf(init), LLVMGetValueName2(table->address, &(size_t){0}));
-    LLVMSetInitializer(whole, init);
-    LLVMSetGlobalConstant(whole, true);
-    LLVMSetLinkage(whole, LLVMPrivateLinkage);
-    LLVMSetAlignment(whole, INTC_ARENA_ALIGN);
-    LLVMReplaceAllUsesWith(table->address, whole);
-    LLVMDeleteGlobal(table->address);
-    table->address = whole;
-}
-
-LLVMValueRef share_places(Codegen *cg, const int64_t *numbers, int count) {
-    if (count == 0)
-        return LLVMConstPointerNull(cg->ptr);
-    LLVMValueRef items[MAX_PLACES];
-    for (int i = 0; i < count; i++)
-        items[i] = const64(cg, numbers[i]);
-    return growing_add(cg, &cg->places_table, "places", items, count);
-}
-
 LLVMValueRef const_text(Codegen *cg, const char *text) {
     make_room(cg);
     Shared wanted = {.text = arena_printf(cg->memory, "text %s", text)};
@@ -181,34 +136,6 @@ LLVMValueRef const_text(Codegen *cg, const char *text) {
     *place = wanted;
     cg->shared_count++;
     return place->value = const_bytes(cg, text, (int64_t)strlen(text) + 1);
-}
-
-static LLVMValueRef const16(const Codegen *cg, int64_t x) {
-    if (x > INT16_MAX)
-        internal_error("codegen: a call's field beyond 16 bits");
-    return LLVMConstInt(cg->i16, (unsigned long long)x, true);
-}
-
-/* struct intc_call of runtime/abi.h. */
-void share_call(Codegen *cg, const Call *call) {
-    LLVMValueRef fields[] = {call->kernel,
-                             call->places,
-                             const64(cg, call->tiles),
-                             const32(cg, call->images),
-                             const16(cg, call->threads),
-                             const16(cg, 0),
-                             const_text(cg, call->name),
-                             const_text(cg, call->origin)};
-    LLVMValueRef row = LLVMConstStructInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
-    growing_add(cg, &cg->calls, "calls", &row, 1);
-}
-
-void share_repeat(Codegen *cg, int first) {
-    enum { AGAIN = 5, FIELDS = 8 };
-    LLVMValueRef fields[FIELDS], *last = &cg->calls.items[cg->calls.count - 1];
-    for (unsigned i = 0; i < FIELDS; i++)
-        fields[i] = i == AGAIN ? const16(cg, cg->calls.count - 1 - first) : LLVMGetOperand(*last, i);
-    *last = LLVMConstStructInContext(cg->context, fields, FIELDS, false);
 }
 
 LLVMValueRef share_variable(Codegen *cg, LLVMValueRef *variable, const char *name) {
@@ -233,7 +160,6 @@ static void close_guesses(Codegen *cg) {
 }
 
 void share_close(Codegen *cg) {
-    growing_close(cg, &cg->places_table);
-    growing_close(cg, &cg->calls);
+    calls_close(cg);
     close_guesses(cg);
 }

@@ -57,20 +57,29 @@ struct intc_calibration {
 struct intc_pool;
 /* Slots of a kernel: scratch in the arena that one thread uses at a time. */
 #define INTC_SLOTS 16
-/* places: the kernel's own table of arena offsets; slot: below the threads of its call, and no other's while the kernel runs. */
-typedef void intc_kernel(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end, int64_t slot);
+/* places: the call's own table of arena offsets and numbers, which only the kernel can read; slot: below the threads of its call, and no
+ * other's while the kernel runs. */
+typedef void intc_kernel(unsigned char *arena, const void *places, int64_t begin, int64_t end, int64_t slot);
 typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 
-/* One call of a kernel by an entry function. */
+/* One call of a kernel by an entry function. What it refers to is told by its distance in bytes from the call itself: half of an address,
+ * and nothing to relocate. */
 struct intc_call {
-    intc_kernel *kernel;
-    const int64_t *places;
-    int64_t tiles;
-    int32_t images;            /* where not 0: tiles are these in their order, and those of the image to begin with should come first */
-    int16_t threads;           /* that may share the call; 1: not enough work for the pool */
-    int16_t again;             /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
-    const char *name, *origin; /* the kind of work, and what of the model it belongs to; for profiles */
+    int32_t kernel, places;
+    int32_t name, origin; /* the kind of work, and what of the model it belongs to; for profiles */
+    int32_t tiles;
+    int32_t images;  /* where not 0: tiles are these in their order, and those of the image to begin with should come first */
+    int16_t threads; /* that may share the call; 1: not enough work for the pool */
+    int16_t again;   /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
 };
+static inline const char *intc_call_text(const struct intc_call *call, int32_t distance) {
+    return (const char *)call + distance;
+}
+/* Does the tiles [begin, end) of a call. */
+static inline void intc_call_run(const struct intc_call *call, unsigned char *arena, int64_t begin, int64_t end, int64_t slot) {
+    intc_kernel *kernel = (intc_kernel *)((uintptr_t)call + (uintptr_t)(intptr_t)call->kernel);
+    kernel(arena, (const char *)call + call->places, begin, end, slot);
+}
 
 /* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. image:
  * the one to begin with, if the call has so many. Defined by the runtime. */

@@ -43,11 +43,12 @@ static int longer(const void *a, const void *b) {
 }
 
 static void add_line(Line *lines, int64_t *count, const struct intc_call *call, Spent own, bool by_origin) {
+    const char *name = intc_call_text(call, call->name);
     int64_t i = by_origin ? *count : 0;
-    while (i < *count && strcmp(lines[i].name, call->name) != 0)
+    while (i < *count && strcmp(lines[i].name, name) != 0)
         i++;
     if (i == *count)
-        lines[(*count)++] = (Line){.name = call->name, .origin = by_origin ? call->origin : NULL};
+        lines[(*count)++] = (Line){.name = name, .origin = by_origin ? intc_call_text(call, call->origin) : NULL};
     lines[i].calls++;
     lines[i].spent.nanoseconds += own.nanoseconds;
     lines[i].spent.runs += own.runs;
@@ -79,7 +80,7 @@ bool intc_rt_profile_close(int64_t steps, Error *error) {
                 continue;
             add_line(lines, &count, module->calls + i, spent[i], table == 1);
             total += spent[i].nanoseconds;
-            const char *suffix = strrchr(module->calls[i].name, '.');
+            const char *suffix = strrchr(intc_call_text(&module->calls[i], module->calls[i].name), '.');
             if (suffix && strcmp(suffix, ".round") == 0) {
                 roundings += steps;
                 repeated += spent[i].runs - steps;

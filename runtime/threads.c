@@ -55,9 +55,9 @@ static void pause_briefly(void) {
 static void run_ring(const struct intc_call *call, unsigned char *arena, int64_t slot, const struct share *ring, int64_t from,
                      int64_t count) {
     int64_t first = count < ring->end - from ? count : ring->end - from;
-    call->kernel(arena, call->places, from, from + first, slot);
+    intc_call_run(call, arena, from, from + first, slot);
     if (first < count)
-        call->kernel(arena, call->places, ring->begin, ring->begin + count - first, slot);
+        intc_call_run(call, arena, ring->begin, ring->begin + count - first, slot);
 }
 
 static void work_on(struct intc_pool *pool, struct share *share, int64_t self) {

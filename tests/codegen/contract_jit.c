@@ -22,7 +22,7 @@ static void run_ranges(struct intc_pool *pool, const struct intc_call *call, uns
     (void)pool, (void)image;
     int64_t parts = call->threads > 1 ? ranges : 1;
     for (int64_t i = parts - 1; i >= 0; i--)
-        call->kernel(arena, call->places, call->tiles * i / parts, call->tiles * (i + 1) / parts, i % call->threads);
+        intc_call_run(call, arena, call->tiles * i / parts, call->tiles * (i + 1) / parts, i % call->threads);
 }
 
 static void check(LLVMErrorRef error) {

@@ -27,7 +27,7 @@ void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned
     (void)pool, (void)image;
     int64_t count = call->tiles;
     if (call->threads == 1) {
-        call->kernel(arena, call->places, 0, count, 0);
+        intc_call_run(call, arena, 0, count, 0);
         return;
     }
     enum { PIECES = 5 };
@@ -39,8 +39,8 @@ void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned
     for (int i = 0; i < PIECES; i++) {
         int k = (first + i * 3) % PIECES;
         if (cut[k] < cut[k + 1])
-            call->kernel(arena, call->places, cut[k], cut[k + 1],
-                         random_below(&pool_random, call->threads < INTC_SLOTS ? call->threads : INTC_SLOTS));
+            intc_call_run(call, arena, cut[k], cut[k + 1],
+                          random_below(&pool_random, call->threads < INTC_SLOTS ? call->threads : INTC_SLOTS));
     }
 }
 

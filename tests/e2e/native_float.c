@@ -22,9 +22,9 @@ struct intc_pool;
 void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
     (void)pool, (void)image;
     int64_t half = call->threads > 1 ? call->tiles / 2 : 0;
-    call->kernel(arena, call->places, half, call->tiles, call->threads < INTC_SLOTS ? call->threads - 1 : INTC_SLOTS - 1);
+    intc_call_run(call, arena, half, call->tiles, call->threads < INTC_SLOTS ? call->threads - 1 : INTC_SLOTS - 1);
     if (half > 0)
-        call->kernel(arena, call->places, 0, half, 0);
+        intc_call_run(call, arena, 0, half, 0);
 }
 
 /* --- the graph --- */

@@ -27,7 +27,7 @@ void intc_rt_call(struct intc_pool *pool, const struct intc_call *call, unsigned
     int64_t count = call->tiles;
     for (int i = parts - 1; i >= 0; i--)
         if (count * i / parts < count * (i + 1) / parts)
-            call->kernel(arena, call->places, count * i / parts, count * (i + 1) / parts, i % call->threads);
+            intc_call_run(call, arena, count * i / parts, count * (i + 1) / parts, i % call->threads);
 }
 
 static Graph *read_graph(Arena *arena, const char *path, const char *name) {

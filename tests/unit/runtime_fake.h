@@ -260,8 +260,7 @@ static const struct fake_impossible fake_impossible = {FAKE_EXPONENTS,
                                                        {2, 100, 200, offsetof(struct fake_impossible, text)},
                                                        {'O', 'N', 'N', 'X'},
                                                        "the exponents of 'y' and 'w' are too close"};
-#define FAKE_RECORD(of)                                                                                                                    \
-    .exponent_count = 3, .record = (const unsigned char *)&(of), .record_size = sizeof(of), .unpacked_size = sizeof(of)
+#define FAKE_RECORD(of) .exponent_count = 3, .record = (const unsigned char *)&(of), .record_size = sizeof(of), .unpacked_size = sizeof(of)
 static const struct intc_model fake_models[] = {
     {.format = "int8", .size = 4, .condition_count = 1, FAKE_RECORD(fake_impossible)},
     {.format = "int8", .size = FAKE_MODEL, .patch_count = 3, FAKE_RECORD(fake_record)},

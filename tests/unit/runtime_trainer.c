@@ -390,12 +390,14 @@ static atomic_int slot_users[SHARED_BY];
 static atomic_int slot_clashes;
 
 /* places: whether slots are used. */
-static void add_range(unsigned char *arena, const int64_t *places, int64_t begin, int64_t end, int64_t slot) {
-    if (places && (slot >= SHARED_BY || atomic_fetch_add(&slot_users[slot], 1) != 0))
+static void add_range(unsigned char *arena, const void *places, int64_t begin, int64_t end, int64_t slot) {
+    int32_t slotted;
+    memcpy(&slotted, places, sizeof slotted);
+    if (slotted && (slot >= SHARED_BY || atomic_fetch_add(&slot_users[slot], 1) != 0))
         atomic_fetch_add(&slot_clashes, 1);
     for (int64_t i = begin; i < end; i++)
         arena[i]++;
-    if (places && slot < SHARED_BY)
+    if (slotted && slot < SHARED_BY)
         atomic_fetch_sub(&slot_users[slot], 1);
 }
 
@@ -408,13 +410,15 @@ static void test_threads(void **state) {
         unsigned char counters[COUNT] = {0};
         int64_t expected = 0;
         for (int round = 0; round < 200; round++) {
-            int64_t count = round * 37 % COUNT;
-            struct intc_call call = {
-                .kernel = add_range, .tiles = count, .threads = INT16_MAX, .images = round % 3 == 0 ? (int32_t)count : 8};
-            if (round % 2 == 0) {
-                call.threads = SHARED_BY;
-                call.places = &count;
-            }
+            static struct intc_call call;
+            static int32_t slotted;
+            int32_t count = round * 37 % COUNT;
+            slotted = round % 2 == 0;
+            call = (struct intc_call){.kernel = (int32_t)((intptr_t)add_range - (intptr_t)&call),
+                                      .places = (int32_t)((intptr_t)&slotted - (intptr_t)&call),
+                                      .tiles = count,
+                                      .threads = slotted ? SHARED_BY : INT16_MAX,
+                                      .images = round % 3 == 0 ? count : 8};
             intc_rt_call(pool, &call, counters, round % 13);
             expected += count;
         }
