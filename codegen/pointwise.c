@@ -312,8 +312,10 @@ static void emit_group(Codegen *cg, const Node *node) {
         group_collect(cg, group, view);
     group_close(group);
     kernel_begin(cg, node, "");
-    if (is_statistic(node->op))
+    if (is_statistic(node->op)) {
         kernel_for_few(cg);
+        space.vectors = (Vectors){1, 1};
+    }
     group_prepare(cg, group);
     Nest nest;
     nest_begin(cg, &nest, &space);
