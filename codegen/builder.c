@@ -125,8 +125,8 @@ static const char *origin_text(Codegen *cg, const Node *node) {
     const Value *made = node->out[0];
     if (origin->name == NULL)
         return made->onnx_name != NULL ? made->onnx_name : made->name;
-    return arena_printf(cg->memory, "%s%s%s%s", origin->op_type != NULL ? origin->op_type : "", origin->op_type != NULL ? " " : "",
-                        origin->name, origin->gradient ? ", gradient" : "");
+    return arena_printf(cg->memory, "%s%s%s", origin->op_type != NULL ? origin->op_type : "", origin->op_type != NULL ? " " : "",
+                        origin->name);
 }
 
 static int64_t slot_count(int64_t tiles) {
@@ -152,7 +152,8 @@ void kernel_end(Codegen *cg, int64_t tiles, int64_t work) {
                           .images = cg->turned,
                           .threads = tiles <= 1 || work < PARALLEL_WORK ? 1 : threads,
                           .name = name,
-                          .origin = origin_text(cg, cg->node)});
+                          .origin = origin_text(cg, cg->node),
+                          .gradient = cg->node != NULL && cg->node->origin.name != NULL && cg->node->origin.gradient});
 }
 
 static int64_t align_up(int64_t bytes) {

@@ -77,7 +77,7 @@ static LLVMValueRef distance(const Codegen *cg, LLVMValueRef there, LLVMValueRef
 }
 
 LLVMTypeRef call_type(const Codegen *cg) {
-    LLVMTypeRef fields[] = {cg->i32, cg->i32, cg->i32, cg->i32, cg->i32, cg->i32, cg->i16, cg->i16};
+    LLVMTypeRef fields[] = {cg->i32, cg->i32, cg->i32, cg->i32, cg->i32, cg->i32, cg->i16, cg->i8, cg->i8};
     return LLVMStructTypeInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
 }
 
@@ -89,7 +89,8 @@ static LLVMValueRef call_data(Codegen *cg, const Call *call, LLVMValueRef here, 
                              fitting(cg->i32, call->tiles),
                              fitting(cg->i32, call->images),
                              fitting(cg->i16, call->threads),
-                             fitting(cg->i16, call->again)};
+                             fitting(cg->i8, call->again),
+                             fitting(cg->i8, call->gradient)};
     return LLVMConstStructInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
 }
 

@@ -58,6 +58,7 @@ typedef struct {
     int64_t tiles, images, threads, again; /* as there */
     int first_place;                       /* in the table of all places */
     const char *name, *origin;
+    bool gradient;
 } Call;
 
 typedef struct {

@@ -185,7 +185,7 @@ void entry_close(Codegen *cg) {
     LLVMValueRef args[] = {LLVMGetParam(cg->walk, 1), call, LLVMGetParam(cg->walk, 0), image};
     LLVMBuildCall2(cg->builder, type, caller, args, 4, "");
     LLVMValueRef place = LLVMBuildStructGEP2(cg->builder, row, call, AGAIN, ""), zero = const32(cg, 0);
-    LLVMValueRef again = as_unsigned(cg, LLVMBuildLoad2(cg->builder, cg->i16, place, ""), 32);
+    LLVMValueRef again = as_unsigned(cg, LLVMBuildLoad2(cg->builder, cg->i8, place, ""), 32);
     LLVMValueRef asked = compare(cg, LLVMIntNE, LLVMBuildLoad2(cg->builder, cg->i32, changed, ""), zero);
     LLVMValueRef back = LLVMBuildAnd(cg->builder, asked, compare(cg, LLVMIntNE, again, zero), "");
     local_set(cg, at, choose(cg, back, sub(cg, i, as_bits(cg, again, 64)), add_const(cg, i, 1)));

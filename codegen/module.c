@@ -183,25 +183,24 @@ static int type_code(Type type) {
     return type == T_I8 ? INTC_I8 : type == T_I16 ? INTC_I16 : type == T_I32 ? INTC_I32 : type == T_I64 ? INTC_I64 : INTC_F32;
 }
 
-static LLVMValueRef eight(Codegen *cg, const int64_t *numbers) {
-    LLVMValueRef items[8];
-    for (int i = 0; i < 8; i++)
-        items[i] = const64(cg, numbers[i]);
-    return LLVMConstArray2(cg->i64, items, 8);
+static LLVMValueRef const8(const Codegen *cg, int64_t x) {
+    return LLVMConstInt(cg->i8, (unsigned long long)x, true);
+}
+
+static LLVMValueRef numbers(Codegen *cg, const int64_t *data, int count) {
+    return count == 0 ? LLVMConstPointerNull(cg->ptr) : const_table(cg, cg->i64, data, count);
 }
 
 static LLVMValueRef tensor_constant(Codegen *cg, const Row *row) {
     const Value *value = row->value;
-    int64_t dims[MAX_RANK] = {0}, strides[MAX_RANK] = {0};
-    for (int d = 0; d < value->shape.rank; d++)
-        dims[d] = value->shape.dim[d];
+    int64_t strides[MAX_RANK];
     value_strides(value, strides);
     int bits = value->integer || value->type == T_REAL ? type_bytes(value->type) * 8 : bits_of_bound(value->bound);
     int64_t exponent = value->integer ? -1 : row->exponent >= 0 ? row->exponent : value->exponent_offset;
-    return STRUCTURE(cg, global_text(cg, row->name), const32(cg, row->kind), const32(cg, row->scope), const32(cg, type_code(value->type)),
-                     const32(cg, value->shape.rank), const32(cg, value->integer), const32(cg, bits), eight(cg, dims), eight(cg, strides),
-                     const64(cg, value->offset), const64(cg, exponent), const64(cg, row->calibrated), const64(cg, row->classes),
-                     const64(cg, row->ignored));
+    return STRUCTURE(cg, global_text(cg, row->name), const8(cg, row->kind), const8(cg, row->scope), const8(cg, type_code(value->type)),
+                     const8(cg, value->shape.rank), const8(cg, value->integer), const8(cg, bits),
+                     numbers(cg, value->shape.dim, value->shape.rank), numbers(cg, strides, value->shape.rank), const64(cg, value->offset),
+                     const64(cg, exponent), const64(cg, row->calibrated), const64(cg, row->classes), const64(cg, row->ignored));
 }
 
 static int table_find(const Table *table, const char *name) {

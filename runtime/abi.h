@@ -36,11 +36,11 @@ enum intc_tensor_scope { INTC_IN_STEP = 1, INTC_IN_INFER = 2, INTC_IN_BOTH = 3 }
 
 struct intc_tensor {
     const char *name; /* as in the ONNX model */
-    int32_t kind, scope, type, rank;
-    int32_t integer; /* labels: no exponent */
-    int32_t bits;    /* width that an input is mapped to; 32 of f32 */
-    int64_t dim[8];
-    int64_t stride[8];         /* of each logical dimension, in elements */
+    int8_t kind, scope, type, rank;
+    int8_t integer;            /* labels: no exponent */
+    int8_t bits;               /* width that an input is mapped to; 32 of f32 */
+    const int64_t *dim;        /* rank of them */
+    const int64_t *stride;     /* of each logical dimension, in elements */
     int64_t offset;            /* of the first element, in bytes from the arena */
     int64_t exponent_offset;   /* of the i32 exponent; -1 for integers and f32 */
     int64_t calibrated_offset; /* of the calibrated exponent (i32) of an input or prediction in infer; -1 otherwise */
@@ -70,7 +70,8 @@ struct intc_call {
     int32_t tiles;
     int32_t images;  /* where not 0: tiles are these in their order, and those of the image to begin with should come first */
     int16_t threads; /* that may share the call; 1: not enough work for the pool */
-    int16_t again;   /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
+    int8_t again;    /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
+    int8_t gradient; /* 1: it belongs to the gradient of its origin */
 };
 static inline const char *intc_call_text(const struct intc_call *call, int32_t distance) {
     return (const char *)call + distance;

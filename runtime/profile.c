@@ -13,6 +13,7 @@ typedef struct {
 
 typedef struct {
     const char *name, *origin; /* origin NULL: all calls of that name */
+    bool gradient;
     int64_t calls;
     Spent spent;
 } Line;
@@ -48,7 +49,8 @@ static void add_line(Line *lines, int64_t *count, const struct intc_call *call, 
     while (i < *count && strcmp(lines[i].name, name) != 0)
         i++;
     if (i == *count)
-        lines[(*count)++] = (Line){.name = name, .origin = by_origin ? intc_call_text(call, call->origin) : NULL};
+        lines[(*count)++] =
+            (Line){.name = name, .origin = by_origin ? intc_call_text(call, call->origin) : NULL, .gradient = call->gradient};
     lines[i].calls++;
     lines[i].spent.nanoseconds += own.nanoseconds;
     lines[i].spent.runs += own.runs;
@@ -62,7 +64,7 @@ static void print_lines(Line *lines, int64_t count, int64_t total, int64_t steps
         intc_rt_print_ratio(line->spent.nanoseconds / steps, 1000000, 3, milliseconds);
         intc_rt_print_ratio(line->spent.nanoseconds * 100, total, 1, percent);
         if (line->origin)
-            printf("%10s %6s  %-24s %s\n", milliseconds, percent, line->name, line->origin);
+            printf("%10s %6s  %-24s %s%s\n", milliseconds, percent, line->name, line->origin, line->gradient ? ", gradient" : "");
         else
             printf("%10s %6s %6lld  %s\n", milliseconds, percent, (long long)line->calls, line->name);
     }

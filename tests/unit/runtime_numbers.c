@@ -171,7 +171,8 @@ static void test_pack_float(void **state) {
 static void test_float_tensor(void **state) {
     (void)state;
     static const float values[] = {0.0f, 1.5f, -3.25e-20f, 1e-44f, -3.4e38f, 0x1.fffffep-3f};
-    const struct intc_tensor tensor = {.type = INTC_F32, .rank = 1, .dim = {6}, .stride = {1}, .exponent_offset = -1};
+    const struct intc_tensor tensor = {
+        .type = INTC_F32, .rank = 1, .dim = (const int64_t[]){6}, .stride = (const int64_t[]){1}, .exponent_offset = -1};
     for (int i = 0; i < 6; i++) {
         Fixed x = intc_rt_tensor_number((const unsigned char *)values, &tensor, i);
         assert_true(ldexp((double)x.mantissa, x.exponent) == (double)values[i]);
