@@ -359,7 +359,7 @@ static void stage(Codegen *cg, const Wgrad *wgrad) {
     stage_x(cg, wgrad, run, part, x);
     stage_dy(cg, wgrad, run, part, byte_at(cg, arena_at(cg, wgrad->dy_at), mul_by(cg, place, run_step(wgrad))));
     loop_end(cg, &loop);
-    kernel_end(cg, wgrad->chunk * parts, wgrad->chunk * (wgrad->image + wgrad->pixels * wgrad_panels(wgrad) * wgrad->dot.panel) / 8);
+    kernel_end(cg, wgrad->chunk * parts, wgrad->chunk * (wgrad->image + wgrad->pixels * wgrad_panels(wgrad) * wgrad->dot.panel) / 2);
 }
 
 /* --- products --- */
