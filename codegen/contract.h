@@ -154,12 +154,12 @@ void product_call(Codegen *cg, const ProductCode *code, LLVMValueRef a, LLVMValu
 
 /* The column operand before packing: lane l of group g of column n is the byte at lanes[g * quad + l] + n * column_stride (-1: zero), or,
  * without lanes, at (g * quad + l) * k_stride + n * column_stride, zero from k on. Of columns in runs of `run` (0: all are one), n counts
- * in the run, and one run begins run_stride behind the other. */
+ * in the run, and one run begins run_stride behind the other, or has lanes of its own, lanes_step entries behind those before (0: none). */
 typedef struct {
     int64_t groups, columns, column_stride;
     const int64_t *lanes;
     int64_t k, k_stride;
-    int64_t run, run_stride;
+    int64_t run, run_stride, lanes_step;
 } Columns;
 
 int64_t panel_bytes(const Dot *dot, int64_t groups);

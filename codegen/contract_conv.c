@@ -12,7 +12,7 @@ static void pack_tiled(Codegen *cg, const Conv *conv) {
 }
 
 static void pack(Codegen *cg, const Conv *conv, int64_t b, int64_t init) {
-    int64_t panels = panel_count(&conv->dot, conv->scatters ? conv->kernel[2] * conv->columns : conv->columns);
+    int64_t panels = panel_count(&conv->dot, conv->columns * (conv->scatters ? conv->kernel[2] : conv->beside));
     kernel_begin(cg, conv->node, "pack");
     Loop loop = loop_begin(cg, cg->begin, cg->end);
     LLVMValueRef group = udiv_by(cg, loop.index, panels), panel = urem_by(cg, loop.index, panels);

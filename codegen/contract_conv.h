@@ -18,6 +18,7 @@ typedef struct {
     bool backward;
     int64_t batch, channels, groups; /* channels of the source */
     int64_t terms, columns;          /* channels of a group that are summed over, and that come out */
+    int64_t beside;                  /* pixels of a row of the result that are columns of one: their channels together fill a vector */
     int64_t out[3], kernel[3], stride[3], pad[3], dilation[3];
     int64_t xs[5], ws[5], ys[5]; /* strides N C D H W of source, weight (O I D H W), both in bytes, and result */
     Padded padded;               /* the source */

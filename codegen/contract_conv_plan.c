@@ -58,6 +58,44 @@ static bool should_scatter(const Conv *conv) {
     return vectors * (groups + 3) < dots / 10 * 9;
 }
 
+/* --- pixels beside each other --- */
+
+/* Whether pixels of a row of the result that read the same pixels of the source can be columns of one: one run in memory, of windows that
+ * overlap. */
+static bool can_pair(const Conv *conv) {
+    bool whole = conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type != T_I64;
+    bool overlap = conv->dilation[2] == 1 && conv->stride[2] < conv->kernel[2] && (!conv->backward || conv->stride[2] == 1);
+    return whole && overlap && conv->ys[1] == 1 && conv->ys[4] == conv->columns;
+}
+
+/* About the time of a row of the result by a row of the kernel, in parts of a dot: each group of K is multiplied with all vectors of columns,
+ * and read once. Too few sums at a time wait for each other; a tile of matrix registers takes as long as its rows and four more. */
+static int64_t time_beside(const Codegen *cg, const Conv *conv, int64_t pixels) {
+    enum { SUMS = 8, ROWS = 16, MORE = 4 };
+    int64_t columns = pixels * conv->columns, run = ((pixels - 1) * conv->stride[2] + conv->kernel[2]) * conv->terms;
+    Dot dot = dot_for(cg, columns, conv->source, conv->weight);
+    dot_fit(&dot, run);
+    int64_t groups = (run + dot.quad - 1) / dot.quad, vectors = panel_count(&dot, columns) * (dot.panel / dot.lanes);
+    int64_t rows = conv->out[2] / pixels, sums = rows * vectors;
+    if (dot_is_matrix(&dot))
+        return groups * (2 * vectors + 1) * (rows + (rows + ROWS - 1) / ROWS * MORE);
+    return groups * (4 * vectors + 1) * (sums < SUMS ? rows * SUMS / sums : rows);
+}
+
+/* Pixels that make the most of a vector where few channels come out. */
+static int64_t choose_beside(const Codegen *cg, const Conv *conv) {
+    enum { MOST = 16 };
+    int64_t best = 1, least = time_beside(cg, conv, 1) * 9 / 10;
+    for (int64_t pixels = 2; pixels <= MOST && can_pair(conv); pixels++) {
+        int64_t time = conv->out[2] % pixels == 0 ? time_beside(cg, conv, pixels) : least;
+        if (time < least) {
+            least = time;
+            best = pixels;
+        }
+    }
+    return best;
+}
+
 static int64_t common_divisor(int64_t a, int64_t b) {
     return b == 0 ? a : common_divisor(b, a % b);
 }
@@ -93,7 +131,12 @@ static void describe(const Codegen *cg, Conv *conv) {
         conv->ws[i] *= dot_source(&conv->dot);
     }
     conv->form = form_of(conv);
+    conv->beside = 1;
     conv->scatters = can_scatter(conv) && should_scatter(conv);
+    if (conv->form == NULL && !conv->scatters)
+        conv->beside = choose_beside(cg, conv);
+    if (conv->beside > 1)
+        conv->dot = dot_for(cg, conv->beside * conv->columns, conv->source, conv->weight);
 }
 
 /* --- phases --- */
@@ -275,9 +318,10 @@ static Dot fit(const Dot *dot, const Term *terms, int64_t count) {
 }
 
 static Axis row_axis(const Conv *conv, const Sweep sweep[3], int i) {
-    return (Axis){.count = sweep[i].count / (i == 1 ? conv->bands : 1),
-                  .a = sweep[i].advance * conv->padded.step[i],
-                  .c = sweep[i].step * conv->ys[2 + i]};
+    int64_t beside = i == 2 ? conv->beside : 1;
+    return (Axis){.count = sweep[i].count / (i == 1 ? conv->bands : beside),
+                  .a = beside * sweep[i].advance * conv->padded.step[i],
+                  .c = beside * sweep[i].step * conv->ys[2 + i]};
 }
 
 static Axis images_axis(const Conv *conv) {
@@ -297,11 +341,13 @@ static void add_piece(Codegen *cg, Conv *conv, const Dot *dot, const Sweep sweep
     conv->init_bytes += panels * dot->panel * 4;
 }
 
+/* lanes: of one pixel of those beside each other after the other, lanes_step entries each. */
 static void add_phase(Codegen *cg, Conv *conv, const Dot *dot, const Sweep phase[3], const int64_t *offsets, const int64_t *lanes,
-                      int64_t groups, int64_t a, bool more, bool sliced) {
+                      int64_t lanes_step, int64_t groups, int64_t a, bool more, bool sliced) {
+    int64_t columns = conv->beside * conv->columns;
     Product product = {.row = {images_axis(conv), row_axis(conv, phase, 0), row_axis(conv, phase, 1), row_axis(conv, phase, 2)},
                        .rows = 4,
-                       .columns = conv->columns,
+                       .columns = columns,
                        .column_stride = conv->ys[1],
                        .panel_stride = dot->panel * conv->ys[1],
                        .type = conv->result->type,
@@ -310,26 +356,61 @@ static void add_phase(Codegen *cg, Conv *conv, const Dot *dot, const Sweep phase
                        .init = dot->biased};
     product_groups(&product, offsets, groups);
     int64_t column_stride = conv->backward && !dot_is_lanes(dot) ? conv->ws[1] : conv->ws[0];
-    add_piece(cg, conv, dot, phase, a, &product, (Columns){groups, conv->columns, column_stride, lanes, 0, 0, 0, 0});
+    bool several = conv->beside > 1;
+    add_piece(cg, conv, dot, phase, a, &product,
+              (Columns){groups, columns, column_stride, lanes, .run = several ? conv->columns : 0, .lanes_step = several ? lanes_step : 0});
+}
+
+/* The places that the pixels beside each other read, each once, as terms whose weight is their place. */
+static int64_t all_places(Codegen *cg, const Conv *conv, const Term *terms, int64_t count, int64_t shift, Term **all) {
+    Term *places = arena_alloc(cg->memory, (size_t)(conv->beside * count) + 1, sizeof *places);
+    int64_t some = 0, kept = 0;
+    for (int64_t pixel = 0; pixel < conv->beside; pixel++)
+        for (int64_t i = 0; i < count; i++, some++)
+            places[some].a = places[some].w = terms[i].a + pixel * shift;
+    qsort(places, (size_t)some, sizeof *places, by_place);
+    for (int64_t i = 0; i < some; i++)
+        if (i == 0 || places[i].a != places[i - 1].a)
+            places[kept++] = places[i];
+    *all = places;
+    return kept;
+}
+
+/* The weights of the lanes of each pixel, from the places of the lanes. */
+static int64_t *lanes_of_pixels(Codegen *cg, const Conv *conv, const Term *terms, int64_t count, int64_t shift, const int64_t *places,
+                                int64_t lanes) {
+    int64_t *all = arena_alloc(cg->memory, (size_t)(conv->beside * lanes) + 1, sizeof *all);
+    for (int64_t i = 0; i < conv->beside * lanes; i++) {
+        int64_t place = places[i % lanes] < 0 ? -1 : places[i % lanes] - i / lanes * shift;
+        const Term *term = bsearch(&(Term){place, 0}, terms, (size_t)count, sizeof *terms, by_place);
+        all[i] = term != NULL ? term->w : -1;
+    }
+    return all;
 }
 
 static void plan_phase(Codegen *cg, Conv *conv, const Sweep phase[3]) {
-    Term *terms;
-    int64_t least, count = phase_terms(cg, conv, phase, &terms, &least);
+    Term *terms, *own;
+    int64_t least, own_count = phase_terms(cg, conv, phase, &own, &least), count = own_count;
+    int64_t shift = phase[2].advance * conv->padded.step[2];
+    terms = own;
+    if (conv->beside > 1)
+        count = all_places(cg, conv, own, own_count, shift, &terms);
     Dot dot = fit(&conv->dot, terms, count);
     int quad = dot.quad;
     int64_t most_groups = dot_is_matrix(&dot) ? count_groups(terms, count, quad) : count;
     int64_t *offsets = arena_alloc(cg->memory, (size_t)most_groups + 1, sizeof *offsets);
     int64_t *lanes = arena_alloc(cg->memory, (size_t)(most_groups * quad) + 1, sizeof *lanes);
     int64_t mate = conv->apart > 0 ? conv->apart * conv->pixel : conv->dot.bytes;
-    int64_t groups = cover(&dot, terms, count, mate, offsets, lanes);
+    int64_t groups = cover(&dot, terms, count, mate, offsets, lanes), lanes_step = groups * quad;
+    if (conv->beside > 1)
+        lanes = lanes_of_pixels(cg, conv, own, own_count, shift, lanes, lanes_step);
     int64_t most = conv->result->type == T_I64 ? MAX_I32_TERMS / quad : groups;
     int64_t from = 0;
     do {
         int64_t some = groups - from < most ? groups - from : most, base = groups > 0 ? offsets[from] : 0;
         for (int64_t i = from; i < from + some; i++)
             offsets[i] -= base;
-        add_phase(cg, conv, &dot, phase, offsets + from, lanes + from * quad, some, least + base, from > 0, groups > most);
+        add_phase(cg, conv, &dot, phase, offsets + from, lanes + from * quad, lanes_step, some, least + base, from > 0, groups > most);
         from += some;
     } while (from < groups);
 }
@@ -387,7 +468,7 @@ static void plan_scatter(Codegen *cg, Conv *conv) {
                            .scatters = true,
                            .init = dot->biased};
         add_piece(cg, conv, dot, sweep, 0, &product,
-                  (Columns){groups, columns, conv->ws[1], NULL, conv->terms, conv->ws[0], conv->columns, conv->ws[4]});
+                  (Columns){groups, columns, conv->ws[1], NULL, conv->terms, conv->ws[0], conv->columns, conv->ws[4], 0});
         conv->pieces[conv->count - 1].w = depth * conv->ws[2] + high * conv->ws[3];
     }
 }

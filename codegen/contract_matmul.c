@@ -186,7 +186,7 @@ static void plan_slices(Codegen *cg, Gemm *gemm) {
                            .init = dot->biased};
         Slice *slice = &gemm->slices[i];
         *slice = (Slice){.from = from, .b = gemm->b_bytes, .init = gemm->init_bytes};
-        slice->columns = (Columns){groups, gemm->n, gemm->bn, NULL, k, gemm->bk, 0, 0};
+        slice->columns = (Columns){groups, gemm->n, gemm->bn, NULL, k, gemm->bk, 0, 0, 0};
         slice->code = product_new(cg, dot, &product);
         gemm->b_bytes += panel_count(&gemm->dot, gemm->n) * panel_bytes(dot, groups);
         gemm->init_bytes += panel_count(dot, gemm->n) * dot->panel * 4;

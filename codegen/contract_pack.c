@@ -287,8 +287,14 @@ static LLVMValueRef groups_by_place(Codegen *cg, const Dot *dot, const Columns *
     return const_table(cg, cg->i32, order, (int)columns->groups);
 }
 
+/* Entries of the table of all lanes. */
+static int64_t lane_count(const Dot *dot, const Columns *columns) {
+    int64_t others = columns->lanes_step > 0 ? columns->columns / columns->run - 1 : 0;
+    return columns->groups * dot->quad + others * columns->lanes_step;
+}
+
 static bool has_zeros(const Dot *dot, const Columns *columns) {
-    for (int64_t i = 0; i < columns->groups * dot->quad; i++)
+    for (int64_t i = 0; i < lane_count(dot, columns); i++)
         if (columns->lanes[i] < 0)
             return true;
     return false;
@@ -299,14 +305,17 @@ typedef struct {
     const Dot *dot;
     const Columns *columns;
     LLVMValueRef order, table;
+    LLVMValueRef from[MAX_PANEL]; /* of each column of the panel, where the places count from */
+    LLVMValueRef own[MAX_PANEL];  /* and its own table, where runs have theirs */
+    bool zeros, even;
 } Places;
 
 static LLVMValueRef group_at(Codegen *cg, const Places *places, LLVMValueRef index) {
     return as_bits(cg, load_bytes(cg, cg->i32, byte_at(cg, places->order, mul_by(cg, index, 4)), 4), 64);
 }
 
-static LLVMValueRef place_of(Codegen *cg, const Places *places, LLVMValueRef group, int lane) {
-    LLVMValueRef entries = byte_at(cg, places->table, mul_by(cg, group, 4 * places->dot->quad));
+static LLVMValueRef place_of(Codegen *cg, const Places *places, LLVMValueRef table, LLVMValueRef group, int lane) {
+    LLVMValueRef entries = byte_at(cg, table, mul_by(cg, group, 4 * places->dot->quad));
     return load_bytes(cg, cg->i32, byte_at_const(cg, entries, 4 * lane), 4);
 }
 
@@ -320,33 +329,50 @@ static void fetch_later(Codegen *cg, const Places *places, LLVMValueRef index, L
     LLVMValueRef group = group_at(cg, places, index);
     for (int i = 0; i < places->dot->quad; i++)
         for (int64_t line = 0; line < bytes; line += CACHE_LINE)
-            fetch_line(cg, byte_at_const(cg, byte_at(cg, from, as_bits(cg, place_of(cg, places, group, i), 64)), line));
+            fetch_line(cg, byte_at_const(cg, byte_at(cg, from, as_bits(cg, place_of(cg, places, places->table, group, i), 64)), line));
 }
 
-/* Columns whose K is anywhere: of each group the places are looked up once for all columns. */
+static Places places_new(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel) {
+    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)lane_count(dot, columns)), first = mul_by(cg, panel, dot->panel);
+    Places places = {dot, columns, groups_by_place(cg, dot, columns), table, .zeros = has_zeros(dot, columns)};
+    places.even = columns->run == 0 && columns->columns % dot->panel == 0;
+    for (int n = 0; n < (places.even ? 1 : dot->panel); n++) {
+        LLVMValueRef column = add_const(cg, first, n), last = const64(cg, columns->columns - 1);
+        places.from[n] = byte_at(cg, source, column_offset(cg, columns, column));
+        if (columns->lanes_step > 0)
+            places.own[n] = byte_at(cg, table, mul_by(cg, udiv_by(cg, smin(cg, column, last), columns->run), 4 * columns->lanes_step));
+    }
+    return places;
+}
+
+/* Lane i of a group of all columns of the panel. */
+static void pack_lane(Codegen *cg, const Places *places, LLVMValueRef group, int i, LLVMValueRef to) {
+    const Columns *columns = places->columns;
+    unsigned bytes = (unsigned)dot_source(places->dot);
+    LLVMValueRef zero = LLVMConstNull(dot_element(cg, places->dot)), offset = NULL, none = NULL, place = NULL;
+    for (int n = 0; n < places->dot->panel; n++) {
+        if (n == 0 || columns->lanes_step > 0) {
+            offset = place_of(cg, places, columns->lanes_step > 0 ? places->own[n] : places->table, group, i);
+            none = places->zeros ? compare(cg, LLVMIntSLT, offset, const32(cg, 0)) : NULL;
+            place = as_bits(cg, places->zeros ? smax(cg, offset, const32(cg, 0)) : offset, 64);
+        }
+        LLVMValueRef at = byte_at(cg, places->from[places->even ? 0 : n], place);
+        LLVMValueRef x =
+            load_bytes(cg, dot_element(cg, places->dot), byte_at_const(cg, at, places->even ? n * columns->column_stride : 0), bytes);
+        store_column(cg, places->dot, places->zeros ? choose(cg, none, zero, x) : x, byte_at_const(cg, to, n * dot_group(places->dot)), i);
+    }
+}
+
+/* Columns whose K is anywhere: of each group the places are looked up once for all columns, or for each run. */
 static void pack_table(Codegen *cg, const Dot *dot, const Columns *columns, LLVMValueRef source, LLVMValueRef panel, LLVMValueRef packed) {
-    LLVMValueRef table = const_table(cg, cg->i32, columns->lanes, (int)(columns->groups * dot->quad)), from[MAX_PANEL];
-    Places places = {dot, columns, groups_by_place(cg, dot, columns), table};
-    LLVMValueRef first = mul_by(cg, panel, dot->panel), zero = LLVMConstNull(dot_element(cg, dot));
-    bool zeros = has_zeros(dot, columns), even = columns->run == 0 && columns->columns % dot->panel == 0;
-    for (int n = 0; n < (even ? 1 : dot->panel); n++)
-        from[n] = byte_at(cg, source, column_offset(cg, columns, add_const(cg, first, n)));
+    Places places = places_new(cg, dot, columns, source, panel);
     Loop loop = loop_begin(cg, const64(cg, 0), const64(cg, columns->groups));
     LLVMValueRef group = group_at(cg, &places, loop.index);
-    if (even)
-        fetch_later(cg, &places, loop.index, from[0]);
+    if (places.even)
+        fetch_later(cg, &places, loop.index, places.from[0]);
     LLVMValueRef to = byte_at(cg, packed, mul_by(cg, group, panel_bytes(dot, 1)));
-    for (int i = 0; i < dot->quad; i++) {
-        LLVMValueRef offset = place_of(cg, &places, group, i);
-        LLVMValueRef none = zeros ? compare(cg, LLVMIntSLT, offset, const32(cg, 0)) : NULL;
-        LLVMValueRef place = as_bits(cg, zeros ? smax(cg, offset, const32(cg, 0)) : offset, 64);
-        for (int n = 0; n < dot->panel; n++) {
-            LLVMValueRef at = byte_at(cg, from[even ? 0 : n], place);
-            at = byte_at_const(cg, at, even ? n * columns->column_stride : 0);
-            LLVMValueRef x = load_bytes(cg, dot_element(cg, dot), at, (unsigned)dot_source(dot));
-            store_column(cg, dot, zeros ? choose(cg, none, zero, x) : x, byte_at_const(cg, to, n * dot_group(dot)), i);
-        }
-    }
+    for (int i = 0; i < dot->quad; i++)
+        pack_lane(cg, &places, group, i, to);
     loop_end(cg, &loop);
 }
 

@@ -399,9 +399,31 @@ static Node *scattered(Graph *graph, Diag *diag, int which) {
     return node;
 }
 
-enum { LONG = 14 };
+/* So few channels that pixels beside each other are columns of one: to 1, 3, 6, 8 of them. */
+static Node *few(Graph *graph, Diag *diag, int which) {
+    static const struct {
+        Op op;
+        int64_t source, result, wide, kernel, stride;
+    } cases[] = {{OP_conv, 1, 6, 28, 5, 1},        {OP_conv, 3, 8, 33, 3, 2}, {OP_conv, 64, 1, 12, 3, 1},
+                 {OP_conv_dgrad, 16, 6, 14, 5, 1}, {OP_conv, 5, 3, 29, 4, 3}, {OP_conv_dgrad, 7, 3, 15, 3, 1}};
+    int64_t kernel = cases[which].kernel, stride = cases[which].stride, pad = kernel / 2, wide = cases[which].wide;
+    int64_t strides[2] = {1, stride}, pads[4] = {pad, pad, pad, pad}, ones[2] = {1, 1};
+    bool back = cases[which].op == OP_conv_dgrad;
+    int64_t x[4] = {3, back ? cases[which].result : cases[which].source, 6, wide};
+    int64_t y[4] = {3, back ? cases[which].source : cases[which].result, 6 + 2 * pad - kernel + 1, (wide + 2 * pad - kernel) / stride + 1};
+    int64_t w[4] = {y[1], x[1], kernel, kernel};
+    Value *source = signed_operand(graph, 4, back ? y : x), *weight = signed_operand(graph, 4, w);
+    channels_last(source);
+    Attr attrs[] = {ATTR_L("strides", 2, strides), ATTR_L("pads", 4, pads), ATTR_L("dilations", 2, ones), ATTR_I("group", 1),
+                    ATTR_L("shape", 4, x)};
+    Node *node = finish(graph, diag, cases[which].op, source, weight, attrs, back ? 5 : 4, false);
+    channels_last(node->out[0]);
+    return node;
+}
 
-/* Sums beyond 32 bits, and the largest that Winograd takes; scattered gradients. */
+enum { SCATTERED = 9, FEW = 14, LONG = 20 };
+
+/* Sums beyond 32 bits, and the largest that Winograd takes; scattered gradients; few channels. */
 static Node *long_sum(Graph *graph, Diag *diag, int which) {
     static const int64_t one[1] = {1}, pads[2] = {1, 0}, w[3] = {3, 2, 5}, x[3] = {2, 2, 160000}, y[3] = {2, 3, 159997};
     if (which == 0)
@@ -421,8 +443,10 @@ static Node *long_sum(Graph *graph, Diag *diag, int which) {
     case 8: /* as many pixels as it takes of an image in parts. */
         return window(graph, diag, OP_conv_wgrad, 3, 16, 16, 64, true);
     }
-    if (which > 8)
-        return scattered(graph, diag, which - 9);
+    if (which >= FEW)
+        return few(graph, diag, which - FEW);
+    if (which >= SCATTERED)
+        return scattered(graph, diag, which - SCATTERED);
     Attr attrs[] = {ATTR_L("strides", 1, one), ATTR_L("pads", 2, pads), ATTR_L("dilations", 1, one), ATTR_I("group", 1),
                     ATTR_L("shape", 3, w)};
     if (which == 1)
