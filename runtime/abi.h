@@ -76,10 +76,15 @@ struct intc_call {
 static inline const char *intc_call_text(const struct intc_call *call, int32_t distance) {
     return (const char *)call + distance;
 }
+static inline intc_kernel *intc_call_kernel(const struct intc_call *call) {
+    return (intc_kernel *)((uintptr_t)call + (uintptr_t)(intptr_t)call->kernel);
+}
+static inline const void *intc_call_places(const struct intc_call *call) {
+    return (const char *)call + call->places;
+}
 /* Does the tiles [begin, end) of a call. */
 static inline void intc_call_run(const struct intc_call *call, unsigned char *arena, int64_t begin, int64_t end, int64_t slot) {
-    intc_kernel *kernel = (intc_kernel *)((uintptr_t)call + (uintptr_t)(intptr_t)call->kernel);
-    kernel(arena, (const char *)call + call->places, begin, end, slot);
+    intc_call_kernel(call)(arena, intc_call_places(call), begin, end, slot);
 }
 
 /* Calls the kernel on disjoint ranges that cover [0, tiles), on the pool's threads if it is worth them; returns when all are done. image:

@@ -289,6 +289,8 @@ struct intc_pool *intc_rt_pool_new(int64_t threads); /* NULL for one thread */
 void intc_rt_pool_free(struct intc_pool *pool);
 /* What intc_rt_call does by itself; if there is an observer, that is called instead, to call it. */
 void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image);
+/* Calls a kernel of the runtime's own, with `context` as its places and no arena, on ranges that cover [0, tiles). */
+void intc_rt_share_out(struct intc_pool *pool, intc_kernel *kernel, const void *context, int64_t tiles);
 typedef void CallObserver(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image);
 extern CallObserver *intc_rt_observer;
 int64_t intc_rt_cores(void);

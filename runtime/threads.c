@@ -26,14 +26,20 @@ struct share {
     int64_t begin, end, first;
 };
 
+/* What the threads do tiles of. */
+typedef struct {
+    intc_kernel *kernel;
+    const void *places;
+    unsigned char *arena;
+} Job;
+
 struct intc_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     atomic_uint_fast64_t job;
     atomic_int_fast64_t waiting; /* workers that sleep; changed under the lock */
     atomic_bool stop;
-    const struct intc_call *call;
-    unsigned char *arena;
+    Job current;
     int64_t least;   /* tiles of a piece */
     int64_t threads; /* that share the job */
     int spins;
@@ -52,12 +58,11 @@ static void pause_briefly(void) {
 }
 
 /* `count` tiles of [begin, end), the one at `from` first, those behind the end from `begin` on. */
-static void run_ring(const struct intc_call *call, unsigned char *arena, int64_t slot, const struct share *ring, int64_t from,
-                     int64_t count) {
+static void run_ring(const Job *job, int64_t slot, const struct share *ring, int64_t from, int64_t count) {
     int64_t first = count < ring->end - from ? count : ring->end - from;
-    intc_call_run(call, arena, from, from + first, slot);
+    job->kernel(job->arena, job->places, from, from + first, slot);
     if (first < count)
-        intc_call_run(call, arena, ring->begin, ring->begin + count - first, slot);
+        job->kernel(job->arena, job->places, ring->begin, ring->begin + count - first, slot);
 }
 
 static void work_on(struct intc_pool *pool, struct share *share, int64_t self) {
@@ -68,7 +73,7 @@ static void work_on(struct intc_pool *pool, struct share *share, int64_t self) {
         if (!atomic_compare_exchange_weak_explicit(&share->taken, &taken, taken + piece, memory_order_relaxed, memory_order_relaxed))
             continue;
         int64_t from = share->first + taken;
-        run_ring(pool->call, pool->arena, self, share, from < share->end ? from : from - size, piece);
+        run_ring(&pool->current, self, share, from < share->end ? from : from - size, piece);
         taken = atomic_load_explicit(&share->taken, memory_order_relaxed);
     }
 }
@@ -155,21 +160,20 @@ static void close_job(struct intc_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
-    int64_t first = image < call->images ? image * call->tiles / call->images : 0;
-    if (!pool || call->threads <= 1 || call->tiles <= 1) {
-        run_ring(call, arena, 0, &(struct share){.end = call->tiles}, first, call->tiles);
+/* At most so many threads do the tiles, beginning with `first`. */
+static void run_job(struct intc_pool *pool, const Job *job, int64_t tiles, int64_t most, int64_t first) {
+    if (!pool || most <= 1 || tiles <= 1) {
+        run_ring(job, 0, &(struct share){.end = tiles}, first, tiles);
         return;
     }
-    int64_t threads = pool->workers + 1 < call->threads ? pool->workers + 1 : call->threads;
-    pool->call = call;
-    pool->arena = arena;
+    int64_t threads = pool->workers + 1 < most ? pool->workers + 1 : most;
+    pool->current = *job;
     pool->threads = threads;
-    pool->least = (call->tiles - 1) / (threads * PIECES) + 1;
+    pool->least = (tiles - 1) / (threads * PIECES) + 1;
     for (int64_t i = 0; i < threads; i++) {
         struct share *share = &pool->share[i];
-        share->begin = call->tiles * i / threads;
-        share->end = call->tiles * (i + 1) / threads;
+        share->begin = tiles * i / threads;
+        share->end = tiles * (i + 1) / threads;
         share->first = first >= share->begin && first < share->end ? first : share->begin;
         atomic_store_explicit(&share->taken, 0, memory_order_relaxed);
     }
@@ -178,6 +182,15 @@ void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned 
     wake_workers(pool);
     work(pool, 0);
     close_job(pool);
+}
+
+void intc_rt_run(struct intc_pool *pool, const struct intc_call *call, unsigned char *arena, int64_t image) {
+    int64_t first = image < call->images ? image * call->tiles / call->images : 0;
+    run_job(pool, &(Job){intc_call_kernel(call), intc_call_places(call), arena}, call->tiles, call->threads, first);
+}
+
+void intc_rt_share_out(struct intc_pool *pool, intc_kernel *kernel, const void *context, int64_t tiles) {
+    run_job(pool, &(Job){kernel, context, NULL}, tiles, INT16_MAX, 0);
 }
 
 CallObserver *intc_rt_observer;
