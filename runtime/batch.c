@@ -1,9 +1,6 @@
-/* A batch into the arena (no library call but memory's, so that the check for floating point can walk all of it): the linear fixed-point
- * mapping of numerics.md from the values of the files to mantissas of `bits` bits, or, in a float32 trainer, to the nearest floats. */
+/* A batch into the arena: the exponent of each input, and the mapping of its rows (mapping.c), which threads share piece by piece. No
+ * library call but memory's and the pool's, so that the check for floating point can walk all of it. */
 #include "runtime/runtime.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 enum { FLOAT_BITS = 24 };
 
@@ -32,42 +29,6 @@ bool intc_rt_pixel(int u, Fixed mean, Fixed std, int64_t *value) {
     Wide limit = (Wide)1 << (PIXEL_FRACTION + 20);
     *value = (int64_t)fixed;
     return fixed <= limit && fixed >= -limit;
-}
-
-/* value * 2^-shift to `bits` bits, nearest, saturated. */
-static int64_t map_value(int64_t value, int64_t shift, int bits) {
-    int64_t high = ((int64_t)1 << (bits - 1)) - 1, low = -high - 1;
-    if (shift >= 0)
-        return intc_saturate(intc_round_even(value, shift > 63 ? 63 : (int)shift), low, high);
-    if (value == 0)
-        return 0;
-    if (intc_bit_length(intc_magnitude(value)) - shift > 62)
-        return value < 0 ? low : high;
-    return intc_saturate(intc_shift_left(value, (int)-shift), low, high);
-}
-
-/* --- places --- */
-
-typedef struct {
-    unsigned char *first; /* of the row */
-    const int64_t *place; /* NULL: contiguous */
-    int32_t type;
-    int size;
-} RowPlace;
-
-static RowPlace row_place(const Feed *feed, const struct intc_tensor *tensor, unsigned char *arena, int64_t row) {
-    int size = intc_rt_type_size(tensor->type);
-    return (RowPlace){arena + tensor->offset + row * tensor->stride[0] * size, tensor == feed->step ? feed->step_place : feed->infer_place,
-                      tensor->type, size};
-}
-
-static void put(const RowPlace *place, int64_t index, int64_t value) {
-    intc_rt_store(place->first + (place->place ? place->place[index] : index) * place->size, place->type, value);
-}
-
-static void fill_row(const RowPlace *place, int64_t elements, int64_t value) {
-    for (int64_t i = 0; i < elements; i++)
-        put(place, i, value);
 }
 
 /* --- uint8 --- */
@@ -105,142 +66,149 @@ static int dynamic_exponent(const Feed *feed, const Feeds *feeds, int bits) {
     return maximum == 0 ? INTC_EXPONENT_ZERO : intc_rescale_shift(maximum, bits, false) - PIXEL_FRACTION;
 }
 
-static void put_pixels(const RowPlace *place, const unsigned char *row, int64_t begin, int64_t end, const int32_t *mapped) {
-    if (place->type == INTC_I8 && !place->place) {
-        for (int64_t i = begin; i < end; i++)
-            place->first[i] = (unsigned char)mapped[row[i]];
-    } else if (place->type == INTC_I8) {
-        for (int64_t i = begin; i < end; i++)
-            place->first[place->place[i]] = (unsigned char)mapped[row[i]];
-    } else {
-        for (int64_t i = begin; i < end; i++)
-            put(place, i, mapped[row[i]]);
+/* The mantissas of all bytes of each channel. */
+static void map_table(const Feed *feed, const struct intc_tensor *tensor, int exponent) {
+    for (int64_t i = 0; i < (int64_t)256 * feed->channels; i++)
+        feed->mapped[i] = tensor->type == INTC_F32
+                              ? (int32_t)intc_rt_float_bits(feed->table[i], -PIXEL_FRACTION)
+                              : (int32_t)intc_rt_map_value(feed->table[i], (int64_t)exponent + PIXEL_FRACTION, tensor->bits);
+}
+
+/* --- pieces of rows --- */
+
+/* What the threads do to the rows of a tensor; tile i is piece i % pieces of row i / pieces of the batch. */
+typedef struct {
+    const Feed *feed;
+    const Feeds *feeds;
+    const struct intc_tensor *tensor;
+    unsigned char *arena;
+    int exponent;
+} FeedJob;
+
+/* FEW elements are not worth a second thread. */
+enum { FEW = 8192 };
+
+static void share_out(const FeedJob *job, intc_kernel *kernel, struct intc_pool *pool) {
+    int64_t tiles = job->feeds->batch * job->feed->pieces;
+    intc_rt_share_out(job->feeds->batch * job->feed->elements < FEW ? NULL : pool, kernel, job, tiles);
+}
+
+typedef struct {
+    int64_t row, begin, end; /* row of the batch, and its elements */
+} Piece;
+
+static Piece piece_at(const FeedJob *job, int64_t tile) {
+    int64_t pieces = job->feed->pieces, within = tile % pieces, elements = job->feed->elements;
+    return (Piece){tile / pieces, elements * within / pieces, elements * (within + 1) / pieces};
+}
+
+static void extremes_of_tiles(unsigned char *arena, const void *places, int64_t begin, int64_t end, int64_t slot) {
+    (void)arena, (void)slot;
+    const FeedJob *job = places;
+    for (int64_t tile = begin; tile < end; tile++) {
+        Piece piece = piece_at(job, tile);
+        const DataFile *file;
+        int64_t chosen = job->feeds->chosen[piece.row];
+        job->feed->extremes[tile] = (Extreme){.finite = true};
+        if (chosen < 0)
+            continue;
+        const unsigned char *row = intc_rt_data_row(&job->feed->set, chosen, &file);
+        job->feed->extremes[tile] = intc_rt_row_extreme(&file->shape, row, piece.begin, piece.end);
     }
 }
 
-static void feed_pixels(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, int exponent, unsigned char *arena) {
-    int32_t mapped[256];
-    bool real = tensor->type == INTC_F32;
+static RowPlace row_place(const FeedJob *job, int64_t row) {
+    const struct intc_tensor *tensor = job->tensor;
+    int size = intc_rt_type_size(tensor->type);
+    return (RowPlace){job->arena + tensor->offset + row * tensor->stride[0] * size,
+                      tensor == job->feed->step ? job->feed->step_place : job->feed->infer_place, tensor->type, size};
+}
+
+/* Pixels channel by channel. */
+static void map_pixels(const Feed *feed, const unsigned char *row, Piece piece, const RowPlace *to) {
     for (int c = 0; c < feed->channels; c++) {
-        for (int u = 0; u < 256; u++)
-            mapped[u] = real ? intc_rt_float_bits(feed->table[256 * c + u], -PIXEL_FRACTION)
-                             : (int32_t)map_value(feed->table[256 * c + u], (int64_t)exponent + PIXEL_FRACTION, tensor->bits);
-        for (int64_t r = 0; r < feeds->batch; r++) {
-            if (feeds->chosen[r] < 0)
-                continue;
+        int64_t begin = c * feed->channel_size, end = begin + feed->channel_size;
+        begin = begin > piece.begin ? begin : piece.begin;
+        end = end < piece.end ? end : piece.end;
+        intc_rt_map_pixels(row, begin, end, feed->mapped + 256 * c, to);
+    }
+}
+
+static void map_tiles(unsigned char *arena, const void *places, int64_t begin, int64_t end, int64_t slot) {
+    (void)arena, (void)slot;
+    const FeedJob *job = places;
+    const Feed *feed = job->feed;
+    for (int64_t tile = begin; tile < end; tile++) {
+        Piece piece = piece_at(job, tile);
+        const DataFile *file;
+        RowPlace to = row_place(job, piece.row);
+        int64_t chosen = job->feeds->chosen[piece.row];
+        feed->extremes[tile].finite = true;
+        if (chosen < 0 || feed->set.count == 0) {
+            intc_rt_map_fill(&to, piece.begin, piece.end, job->tensor->integer && job->tensor->kind == INTC_TARGET ? -1 : 0);
+            continue;
+        }
+        const unsigned char *row = intc_rt_data_row(&feed->set, chosen, &file);
+        if (job->tensor->integer)
+            intc_rt_map_integers(&file->shape, row, piece.begin, piece.end, &to);
+        else if (feed->table)
+            map_pixels(feed, row, piece, &to);
+        else
+            feed->extremes[tile].finite =
+                intc_rt_map_values(&file->shape, row, piece.begin, piece.end, job->exponent, job->tensor->bits, &to);
+    }
+}
+
+/* Whether all numbers were; else the first row with another. */
+static bool all_finite(const FeedJob *job, FeedFailure *failure) {
+    for (int64_t tile = 0; tile < job->feeds->batch * job->feed->pieces; tile++)
+        if (!job->feed->extremes[tile].finite) {
+            int64_t row = job->feeds->chosen[tile / job->feed->pieces];
             const DataFile *file;
-            const unsigned char *row = intc_rt_data_row(&feed->set, feeds->chosen[r], &file);
-            RowPlace place = row_place(feed, tensor, arena, r);
-            put_pixels(&place, row, c * feed->channel_size, (c + 1) * feed->channel_size, mapped);
+            intc_rt_data_row(&job->feed->set, row, &file);
+            *failure = (FeedFailure){file, job->feed, row};
+            return false;
         }
-    }
-}
-
-/* --- other types --- */
-
-static bool unpack_failed(const DataFile *file, const Feed *feed, int64_t row, FeedFailure *failure) {
-    *failure = (FeedFailure){file, feed, row};
-    return false;
-}
-
-/* The exponent at which the largest magnitude of the chosen rows fills `bits` bits. */
-static bool largest_exponent(const Feed *feed, const Feeds *feeds, int bits, int *exponent, FeedFailure *failure) {
-    int best_top = INT32_MIN, best_exponent = 0;
-    uint64_t best = 0;
-    for (int64_t r = 0; r < feeds->batch; r++) {
-        if (feeds->chosen[r] < 0)
-            continue;
-        const DataFile *file;
-        const unsigned char *row = intc_rt_data_row(&feed->set, feeds->chosen[r], &file);
-        for (int64_t i = 0; i < feed->elements; i++) {
-            int64_t mantissa;
-            int e;
-            if (!intc_rt_data_unpack(&file->shape, row, i, &mantissa, &e))
-                return unpack_failed(file, feed, feeds->chosen[r], failure);
-            uint64_t magnitude = intc_magnitude(mantissa);
-            int length = intc_bit_length(magnitude), top = length + e;
-            if (magnitude == 0 || top < best_top)
-                continue;
-            if (top > best_top || magnitude << (64 - length) > best << (64 - intc_bit_length(best))) {
-                best = magnitude;
-                best_top = top;
-                best_exponent = e;
-            }
-        }
-    }
-    *exponent = best == 0 ? INTC_EXPONENT_ZERO : best_exponent + intc_rescale_shift(best, bits, false);
     return true;
 }
 
-static bool feed_values(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, int exponent, unsigned char *arena,
-                        FeedFailure *failure) {
-    for (int64_t r = 0; r < feeds->batch; r++) {
-        if (feeds->chosen[r] < 0)
-            continue;
-        const DataFile *file;
-        const unsigned char *row = intc_rt_data_row(&feed->set, feeds->chosen[r], &file);
-        RowPlace place = row_place(feed, tensor, arena, r);
-        for (int64_t i = 0; i < feed->elements; i++) {
-            int64_t mantissa;
-            int e;
-            if (!intc_rt_data_unpack(&file->shape, row, i, &mantissa, &e))
-                return unpack_failed(file, feed, feeds->chosen[r], failure);
-            bool real = tensor->type == INTC_F32;
-            put(&place, i, real ? intc_rt_float_bits(mantissa, e) : map_value(mantissa, (int64_t)exponent - e, tensor->bits));
-        }
-    }
-    return true;
-}
-
-static void feed_integers(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, unsigned char *arena) {
-    for (int64_t r = 0; r < feeds->batch; r++) {
-        if (feeds->chosen[r] < 0)
-            continue;
-        const DataFile *file;
-        const unsigned char *row = intc_rt_data_row(&feed->set, feeds->chosen[r], &file);
-        RowPlace place = row_place(feed, tensor, arena, r);
-        for (int64_t i = 0; i < feed->elements; i++)
-            put(&place, i, intc_rt_data_integer(&file->shape, row, i));
-    }
+/* The exponent at which the largest magnitude of the chosen rows fills the bits. */
+static bool largest_exponent(const FeedJob *job, struct intc_pool *pool, int *exponent, FeedFailure *failure) {
+    share_out(job, extremes_of_tiles, pool);
+    Extreme most = {0};
+    for (int64_t tile = 0; tile < job->feeds->batch * job->feed->pieces; tile++)
+        if (intc_rt_extreme_less(most, job->feed->extremes[tile]))
+            most = job->feed->extremes[tile];
+    *exponent = INTC_EXPONENT_ZERO;
+    if (most.magnitude > 0)
+        *exponent = most.exponent + intc_rescale_shift(most.magnitude, job->tensor->bits, false);
+    return all_finite(job, failure);
 }
 
 static bool feed_tensor(const Feed *feed, const Feeds *feeds, const struct intc_tensor *tensor, FeedMode mode, unsigned char *arena,
-                        FeedFailure *failure) {
-    int64_t padding = tensor->integer && tensor->kind == INTC_TARGET ? -1 : 0;
-    bool empty = feed->set.count == 0;
-    for (int64_t r = 0; r < feeds->batch; r++)
-        if (empty || feeds->chosen[r] < 0) {
-            RowPlace place = row_place(feed, tensor, arena, r);
-            fill_row(&place, feed->elements, padding);
-        }
-    if (tensor->integer) {
-        if (!empty)
-            feed_integers(feed, feeds, tensor, arena);
-        return true;
+                        struct intc_pool *pool, FeedFailure *failure) {
+    FeedJob job = {feed, feeds, tensor, arena, INTC_EXPONENT_ZERO};
+    if (!tensor->integer) {
+        if (tensor->type == INTC_F32)
+            job.exponent = 0;
+        else if (mode == FEED_INFER && tensor->calibrated_offset >= 0)
+            job.exponent = intc_rt_exponent(arena, tensor->calibrated_offset);
+        else if (feed->table)
+            job.exponent = dynamic_exponent(feed, feeds, tensor->bits);
+        else if (feed->set.count > 0 && !largest_exponent(&job, pool, &job.exponent, failure))
+            return false;
+        intc_rt_set_exponent(arena, tensor->exponent_offset, job.exponent);
+        if (feed->table)
+            map_table(feed, tensor, job.exponent);
     }
-    int exponent = INTC_EXPONENT_ZERO;
-    bool real = tensor->type == INTC_F32, fixed = mode == FEED_INFER && tensor->calibrated_offset >= 0;
-    if (real)
-        exponent = 0;
-    else if (fixed)
-        exponent = intc_rt_exponent(arena, tensor->calibrated_offset);
-    else if (feed->table)
-        exponent = dynamic_exponent(feed, feeds, tensor->bits);
-    else if (!empty && !largest_exponent(feed, feeds, tensor->bits, &exponent, failure))
-        return false;
-    intc_rt_set_exponent(arena, tensor->exponent_offset, exponent);
-    if (empty)
-        return true;
-    if (!feed->table)
-        return feed_values(feed, feeds, tensor, exponent, arena, failure);
-    feed_pixels(feed, feeds, tensor, exponent, arena);
-    return true;
+    share_out(&job, map_tiles, pool);
+    return all_finite(&job, failure);
 }
 
-bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, FeedFailure *failure) {
+bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, struct intc_pool *pool, FeedFailure *failure) {
     for (int i = 0; i < feeds->count; i++) {
         const struct intc_tensor *tensor = mode == FEED_STEP ? feeds->items[i].step : feeds->items[i].infer;
-        if (tensor && !feed_tensor(feeds->items + i, feeds, tensor, mode, arena, failure))
+        if (tensor && !feed_tensor(feeds->items + i, feeds, tensor, mode, arena, pool, failure))
             return false;
     }
     return true;

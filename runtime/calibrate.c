@@ -52,7 +52,7 @@ static bool run_batches(const Session *session, const Feeds *feeds, int64_t batc
     for (int64_t b = 0; b < batches; b++) {
         for (int64_t i = 0; i < feeds->batch; i++)
             feeds->chosen[i] = (b * feeds->batch + i) % feeds->rows;
-        if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, session->arena, error))
+        if (!intc_rt_feed_batch(feeds, FEED_CALIBRATE, session->arena, session->pool, error))
             return false;
         intc_rt_set_random(session, 0, b);
         module->calibrate(session->arena, session->pool);

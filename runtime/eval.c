@@ -40,7 +40,7 @@ bool intc_rt_eval(const Session *session, const Feeds *feeds, Score *score, Erro
         int64_t rows = feeds->rows - first < feeds->batch ? feeds->rows - first : feeds->batch;
         for (int64_t i = 0; i < feeds->batch; i++)
             feeds->chosen[i] = i < rows ? first + i : -1;
-        if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, error))
+        if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, session->pool, error))
             return false;
         intc_rt_set_random(session, 0, first / feeds->batch);
         module->infer(session->arena, session->pool);

@@ -136,7 +136,8 @@ static bool make_table(Feed *feed, const struct intc_tensor *tensor, const FeedS
                             tensor->name, intc_rt_shape_text(tensor->rank, tensor->dim, shape, sizeof shape), mean->count, std->count);
     }
     feed->table = malloc((size_t)feed->channels * 256 * sizeof *feed->table);
-    if (!feed->table)
+    feed->mapped = malloc((size_t)feed->channels * 256 * sizeof *feed->mapped);
+    if (!feed->table || !feed->mapped)
         return intc_rt_fail(error, "out of memory");
     for (int c = 0; c < feed->channels; c++) {
         Fixed m = mean->count == 0 ? FIXED_ZERO : mean->value[mean->count == 1 ? 0 : c];
@@ -151,6 +152,9 @@ static bool make_table(Feed *feed, const struct intc_tensor *tensor, const FeedS
     return true;
 }
 
+/* Elements of a piece, so that few rows, too, are for several threads. */
+enum { PIECE = 16384 };
+
 static bool open_feed(const struct intc_module *module, Feed *feed, const char *paths, const FeedSource *source, Error *error) {
     const struct intc_tensor *tensor = feed->step ? feed->step : feed->infer;
     if (tensor->rank < 1 || tensor->dim[0] != module->batch)
@@ -159,7 +163,9 @@ static bool open_feed(const struct intc_module *module, Feed *feed, const char *
     feed->elements = 1;
     for (int i = 1; i < tensor->rank; i++)
         feed->elements *= tensor->dim[i];
-    if ((feed->step && !intc_rt_tensor_places(feed->step, 1, &feed->step_place)) ||
+    feed->pieces = (feed->elements + PIECE - 1) / PIECE;
+    feed->extremes = calloc((size_t)(module->batch * feed->pieces) + 1, sizeof *feed->extremes);
+    if (!feed->extremes || (feed->step && !intc_rt_tensor_places(feed->step, 1, &feed->step_place)) ||
         (feed->infer && !intc_rt_tensor_places(feed->infer, 1, &feed->infer_place)))
         return intc_rt_fail(error, "out of memory");
     if (!paths)
@@ -237,6 +243,8 @@ void intc_rt_feeds_close(Feeds *feeds) {
         free(feeds->items[i].step_place);
         free(feeds->items[i].infer_place);
         free(feeds->items[i].table);
+        free(feeds->items[i].mapped);
+        free(feeds->items[i].extremes);
         intc_rt_data_close(&feeds->items[i].set);
     }
     free(feeds->items);
@@ -273,9 +281,9 @@ LabelCount intc_rt_label_count(const Feeds *feeds) {
     return labels;
 }
 
-bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error) {
+bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, struct intc_pool *pool, Error *error) {
     FeedFailure failure;
-    if (intc_rt_feed(feeds, mode, arena, &failure))
+    if (intc_rt_feed(feeds, mode, arena, pool, &failure))
         return true;
     const struct intc_tensor *tensor = failure.feed->step ? failure.feed->step : failure.feed->infer;
     return intc_rt_fail(error, "%s: row %lld of '%s': expected finite numbers up to 2^62, found another", failure.file->path,

@@ -72,7 +72,7 @@ static bool predict_rows(const Session *session, const Feeds *feeds, Writer *wri
         int64_t rows = feeds->rows - first < feeds->batch ? feeds->rows - first : feeds->batch;
         for (int64_t i = 0; i < feeds->batch; i++)
             feeds->chosen[i] = i < rows ? first + i : -1;
-        if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, error))
+        if (!intc_rt_feed_batch(feeds, FEED_INFER, session->arena, session->pool, error))
             return false;
         intc_rt_set_random(session, 0, first / feeds->batch);
         session->module->infer(session->arena, session->pool);

@@ -168,16 +168,47 @@ bool intc_rt_unpack(const unsigned char *packed, int64_t packed_size, unsigned c
 /* rows * stride + first as the file's size must be; false on overflow. */
 bool intc_rt_data_bytes(const DataShape *shape, int64_t *bytes);
 
+/* --- mapping.c: elements [begin, end) of one row --- */
+
+/* A largest magnitude, times 2^exponent; 0: of zeros alone. */
+typedef struct {
+    uint64_t magnitude;
+    int exponent;
+    bool finite; /* so were all numbers */
+} Extreme;
+
+/* Where the elements of a row go. */
+typedef struct {
+    unsigned char *first;
+    const int32_t *place; /* NULL: contiguous */
+    int32_t type;         /* enum intc_type, and its bytes */
+    int size;
+} RowPlace;
+
+bool intc_rt_extreme_less(Extreme a, Extreme b);
+Extreme intc_rt_row_extreme(const DataShape *shape, const unsigned char *row, int64_t begin, int64_t end);
+/* value * 2^-shift to `bits` bits, nearest, saturated. */
+int64_t intc_rt_map_value(int64_t value, int64_t shift, int bits);
+void intc_rt_map_fill(const RowPlace *to, int64_t begin, int64_t end, int64_t value);
+void intc_rt_map_pixels(const unsigned char *row, int64_t begin, int64_t end, const int32_t *mapped, const RowPlace *to);
+void intc_rt_map_integers(const DataShape *shape, const unsigned char *row, int64_t begin, int64_t end, const RowPlace *to);
+/* To mantissas at the exponent, or to floats. False if an element is no finite number. */
+bool intc_rt_map_values(const DataShape *shape, const unsigned char *row, int64_t begin, int64_t end, int exponent, int bits,
+                        const RowPlace *to);
+
 /* --- feed.c: which file fills which tensor --- */
 
 typedef struct {
     const struct intc_tensor *step, *infer; /* either may be NULL; both have the same logical shape */
     DataSet set;                            /* count 0: filled with padding */
     int64_t elements;                       /* of one row */
-    int64_t *step_place, *infer_place;      /* element offset of each logical element of a row; NULL where they are 0, 1, 2, … */
+    int32_t *step_place, *infer_place;      /* element offset of each logical element of a row; NULL where they are 0, 1, 2, … */
     int channels;                           /* uint8 inputs: tables of 256 values, 40 fraction bits */
     int64_t channel_size;
     int64_t *table;
+    int32_t *mapped;   /* mantissas of the table at the exponent of the batch */
+    int64_t pieces;    /* of a row, which threads share */
+    Extreme *extremes; /* of the pieces of the batch */
 } Feed;
 
 typedef struct {
@@ -216,9 +247,9 @@ typedef struct {
 
 /* Maps the chosen rows into the arena: dynamic exponents for FEED_STEP and FEED_CALIBRATE, the calibrated ones with saturation for
  * FEED_INFER. */
-bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, FeedFailure *failure);
+bool intc_rt_feed(const Feeds *feeds, FeedMode mode, unsigned char *arena, struct intc_pool *pool, FeedFailure *failure);
 /* The same; the failure becomes a sentence. */
-bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, Error *error);
+bool intc_rt_feed_batch(const Feeds *feeds, FeedMode mode, unsigned char *arena, struct intc_pool *pool, Error *error);
 /* Labels of the chosen rows, 1 a row where the model has none. */
 typedef struct {
     int64_t row, counted; /* places of one row; labels of all chosen rows but the ignored ones */
@@ -242,8 +273,9 @@ int64_t intc_rt_tensor_get(const unsigned char *arena, const struct intc_tensor 
 Fixed intc_rt_tensor_number(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index);
 /* mantissa * 2^exponent as the bits of an f32, nearest even. */
 int32_t intc_rt_float_bits(int64_t mantissa, int exponent);
-/* Offsets in elements of the logical elements of dimensions first.. ; NULL and true if they are contiguous. */
-bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int64_t **places);
+/* Offsets in elements of the logical elements of dimensions first.. ; NULL and true if they are contiguous. False: out of memory, or they
+ * do not fit 32 bits. */
+bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int32_t **places);
 /* sign * m * 2^e as an IEEE number with the given mantissa and exponent bits, nearest even; overflow gives infinity. */
 uint64_t intc_rt_pack_float(int64_t mantissa, int exponent, int mantissa_bits, int exponent_bits);
 /* The first tensor of a kind and scope; NULL if there is none. */

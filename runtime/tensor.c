@@ -84,17 +84,18 @@ int32_t intc_rt_float_bits(int64_t mantissa, int exponent) {
     return (int32_t)(uint32_t)intc_rt_pack_float(mantissa, exponent, 23, 8);
 }
 
-bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int64_t **places) {
-    int64_t elements = 1;
+bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int32_t **places) {
+    int64_t elements = 1, last = 0;
     bool contiguous = true;
     *places = NULL;
     for (int i = tensor->rank - 1; i >= first; i--) {
         contiguous = contiguous && (tensor->dim[i] == 1 || tensor->stride[i] == elements);
         elements *= tensor->dim[i];
+        last += (tensor->dim[i] - 1) * tensor->stride[i];
     }
     if (contiguous)
         return true;
-    int64_t *list = malloc((size_t)elements * sizeof *list);
+    int32_t *list = last <= INT32_MAX ? malloc((size_t)elements * sizeof *list) : NULL;
     if (!list)
         return false;
     for (int64_t e = 0; e < elements; e++) {
@@ -103,7 +104,7 @@ bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int64_t 
             place += rest % tensor->dim[i] * tensor->stride[i];
             rest /= tensor->dim[i];
         }
-        list[e] = place;
+        list[e] = (int32_t)place;
     }
     *places = list;
     return true;

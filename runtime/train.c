@@ -209,7 +209,7 @@ static bool train_step(Run *run, Error *error) {
     if (run->step % run->steps_per_epoch == 0)
         run->epoch_score = (Score){0};
     choose_rows(run);
-    if (!intc_rt_feed_batch(&run->train, FEED_STEP, arena, error))
+    if (!intc_rt_feed_batch(&run->train, FEED_STEP, arena, run->session->pool, error))
         return false;
     Fixed rate = intc_rt_schedule_rate(&o->schedule, o->lr, o->warmup, run->step, run->total, run->steps_per_epoch);
     Hyper hyper = intc_rt_hyper(rate, o->momentum, o->weight_decay, o->nesterov);

@@ -210,6 +210,70 @@ static void test_unpack(void **state) {
     assert_true(intc_rt_data_unpack(&shape, big, 0, &mantissa, &exponent) && ldexp((double)mantissa, exponent) == 1.5);
 }
 
+enum { MAPPED = 512 };
+
+/* Words of all kinds: any, a few fraction bits (ties), denormals, zeros. Not finite ones have their exponent's last bit cleared. */
+static void make_floats(unsigned char *bytes, int size, int places, int width) {
+    uint64_t top = (uint64_t)1 << (places + width), last = (uint64_t)1 << places;
+    for (int i = 0; i < MAPPED; i++) {
+        uint64_t word = intc_random_key(3, (uint64_t)size, (uint64_t)i) >> (64 - 8 * size);
+        word = i % 4 == 1 ? word & ~(last - 1) >> 4 : i % 16 == 2 ? word & (top | (last - 1)) : i % 16 == 6 ? word & top : word;
+        word = (word >> places & ((1u << width) - 1)) == (1u << width) - 1 ? word ^ last : word;
+        memcpy(bytes + i * size, &word, (size_t)size);
+    }
+}
+
+static void check_mapping(const DataShape *shape, const unsigned char *bytes, int exponent, int bits, const int32_t *place) {
+    int8_t narrow[MAPPED];
+    int16_t wide[MAPPED];
+    RowPlace to_narrow = {(unsigned char *)narrow, place, INTC_I8, 1}, to_wide = {(unsigned char *)wide, place, INTC_I16, 2};
+    assert_true(intc_rt_map_values(shape, bytes, 0, MAPPED, exponent, bits, bits <= 8 ? &to_narrow : &to_wide));
+    for (int i = 0; i < MAPPED; i++) {
+        int64_t mantissa;
+        int e;
+        assert_true(intc_rt_data_unpack(shape, bytes, i, &mantissa, &e));
+        int64_t at = place ? place[i] : i;
+        assert_int_equal(bits <= 8 ? narrow[at] : wide[at], intc_rt_map_value(mantissa, (int64_t)exponent - e, bits));
+    }
+}
+
+/* Floats in the machine's order go another way than one element after the other; the result is the same. */
+static void test_mapping(void **state) {
+    (void)state;
+    static const struct {
+        DataType type;
+        int size, places, width;
+    } formats[] = {{DATA_F16, 2, 10, 5}, {DATA_F32, 4, 23, 8}, {DATA_F64, 8, 52, 11}};
+    static unsigned char bytes[8 * MAPPED], swapped[8 * MAPPED];
+    static int32_t place[MAPPED];
+    for (int i = 0; i < MAPPED; i++)
+        place[i] = (i * 5 + 3) % MAPPED;
+    for (int f = 0; f < 3; f++) {
+        int size = formats[f].size, bias = (1 << (formats[f].width - 1)) - 1 + formats[f].places;
+        make_floats(bytes, size, formats[f].places, formats[f].width);
+        for (int i = 0; i < size * MAPPED; i++)
+            swapped[i] = bytes[i / size * size + size - 1 - i % size];
+        DataShape shape = {.type = formats[f].type}, other = {.type = formats[f].type, .swap = true};
+        for (int exponent = -bias - 70; exponent <= bias + 70; exponent += f == 2 ? 7 : 1) {
+            check_mapping(&shape, bytes, exponent, 8, NULL);
+            check_mapping(&shape, bytes, exponent, 5, place);
+            check_mapping(&shape, bytes, exponent, 16, place);
+        }
+        for (int begin = 0; begin < MAPPED; begin += 3) {
+            Extreme a = intc_rt_row_extreme(&shape, bytes, begin, begin + 3 < MAPPED ? begin + 3 : MAPPED);
+            Extreme b = intc_rt_row_extreme(&other, swapped, begin, begin + 3 < MAPPED ? begin + 3 : MAPPED);
+            assert_true(a.finite && b.finite && a.magnitude == b.magnitude && (a.magnitude == 0 || a.exponent == b.exponent));
+        }
+        memset(bytes + size * 7, 0xff, (size_t)size);
+        int8_t unused[MAPPED];
+        RowPlace to = {(unsigned char *)unused, NULL, INTC_I8, 1};
+        assert_false(intc_rt_row_extreme(&shape, bytes, 0, MAPPED).finite);
+        assert_true(intc_rt_row_extreme(&shape, bytes, 8, MAPPED).finite);
+        assert_false(intc_rt_map_values(&shape, bytes, 0, 8, 0, 8, &to));
+        assert_true(intc_rt_map_values(&shape, bytes, 0, 7, 0, 8, &to));
+    }
+}
+
 static void test_shuffle(void **state) {
     (void)state;
     enum { ROWS = 1000 };
@@ -273,7 +337,7 @@ int main(void) {
         cmocka_unit_test(test_schedules),     cmocka_unit_test(test_warmup),        cmocka_unit_test(test_half_cosine),
         cmocka_unit_test(test_sha256),        cmocka_unit_test(test_pack_float),    cmocka_unit_test(test_unpack),
         cmocka_unit_test(test_shuffle),       cmocka_unit_test(test_pixel),         cmocka_unit_test(test_hyper),
-        cmocka_unit_test(test_float_tensor),
+        cmocka_unit_test(test_float_tensor),  cmocka_unit_test(test_mapping),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

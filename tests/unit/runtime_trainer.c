@@ -334,12 +334,12 @@ static void test_saturation(void **state) {
     assert_true(intc_rt_feeds_open(&fake_module, INTC_IN_INFER, &source, &feeds, &error));
     for (int i = 0; i < FAKE_BATCH; i++)
         feeds.chosen[i] = i < 2 ? i : -1;
-    assert_true(intc_rt_feed_batch(&feeds, FEED_INFER, session.arena, &error));
+    assert_true(intc_rt_feed_batch(&feeds, FEED_INFER, session.arena, session.pool, &error));
     assert_int_equal((int8_t)session.arena[AT_X + FAKE_FEATURES - 1], 127);
     assert_int_equal((int8_t)session.arena[AT_X + FAKE_ROW + FAKE_FEATURES - 1], -128);
     assert_int_equal(fake_i32(session.arena, AT_X_EXPONENT), fake_i32(session.arena, AT_SLOT_X));
     assert_int_equal(fake_i32(session.arena, AT_LABEL), -1);
-    assert_true(intc_rt_feed_batch(&feeds, FEED_CALIBRATE, session.arena, &error));
+    assert_true(intc_rt_feed_batch(&feeds, FEED_CALIBRATE, session.arena, session.pool, &error));
     assert_int_equal((int8_t)session.arena[AT_X + FAKE_FEATURES - 1], 64);
     assert_int_equal(fake_i32(session.arena, AT_X_EXPONENT), 24);
     assert_int_equal(session.arena[AT_X + 2 * FAKE_ROW], 0);
