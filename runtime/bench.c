@@ -8,13 +8,14 @@ enum { WARM_UP = 5 };
 static void make_up(const struct intc_tensor *tensor, unsigned char *arena, uint64_t stream) {
     uint64_t key = intc_random_key(1, 0, stream);
     int64_t elements = intc_rt_tensor_elements(tensor), top = ((int64_t)1 << (tensor->bits > 1 ? tensor->bits - 1 : 1)) - 1;
-    for (int64_t i = 0; i < elements; i++) {
+    Cursor at = intc_rt_cursor(tensor);
+    for (int64_t i = 0; i < elements; i++, intc_rt_cursor_next(&at)) {
         int64_t random = (int64_t)intc_random_bits(key, (uint32_t)i), value = random % (2 * top + 1) - top;
         if (tensor->integer)
             value = random % (tensor->classes > 0 ? tensor->classes : 2);
         if (tensor->type == INTC_F32)
             value = intc_rt_float_bits(value, 1 - tensor->bits);
-        intc_rt_store(arena + intc_rt_tensor_place(tensor, i), tensor->type, value);
+        intc_rt_store(arena + at.place, tensor->type, value);
     }
     intc_rt_set_exponent(arena, tensor->exponent_offset, 1 - tensor->bits);
 }

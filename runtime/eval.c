@@ -9,7 +9,7 @@ Wide intc_rt_loss_value(int64_t mantissa, int exponent) {
 }
 
 static Wide loss_at(const Session *session, const struct intc_tensor *loss, int64_t index) {
-    Fixed x = intc_rt_tensor_number(session->arena, loss, index);
+    Fixed x = intc_rt_tensor_number(session->arena, loss, intc_rt_tensor_place(loss, index));
     return intc_rt_loss_value(x.mantissa, x.exponent);
 }
 
@@ -27,7 +27,7 @@ static void add_batch(const Session *session, const Feeds *feeds, const struct i
         score->loss_count += !scalar && labels.ignores ? labels.counted : scalar && rows != feeds->batch ? 0 : rows;
     }
     if (metric)
-        score->correct += intc_rt_tensor_get(session->arena, metric, 0);
+        score->correct += intc_rt_load(session->arena + metric->offset, metric->type);
     score->places += labels.counted;
 }
 

@@ -23,8 +23,9 @@ const struct intc_model *intc_rt_model_find(const struct intc_module *module, co
 static bool mapped_shift(const Session *session, const struct intc_tensor *tensor, int bits, int *shift) {
     uint64_t maximum = 0;
     int64_t elements = intc_rt_tensor_elements(tensor);
-    for (int64_t i = 0; i < elements; i++) {
-        uint64_t magnitude = intc_magnitude(intc_rt_tensor_get(session->arena, tensor, i));
+    Cursor at = intc_rt_cursor(tensor);
+    for (int64_t i = 0; i < elements; i++, intc_rt_cursor_next(&at)) {
+        uint64_t magnitude = intc_magnitude(intc_rt_cursor_get(&at, session->arena));
         maximum = magnitude > maximum ? magnitude : maximum;
     }
     *shift = intc_rescale_shift(maximum, bits, false);
@@ -41,8 +42,9 @@ static bool compute_exponent(const Session *session, const struct intc_exponent 
     bool pair = row->kind >= INTC_EXPONENT_ADD, known = row->a >= 0 && row->a < i && row->b >= 0 && row->b < i;
     if ((pair && !known) || (!tensor && row->kind >= INTC_EXPONENT_PARAM && row->kind <= INTC_EXPONENT_LEAST))
         return false;
-    int64_t a = pair ? values[row->a] : 0, b = pair ? values[row->b] : 0;
+    int64_t a = pair ? values[row->a] : 0, b = pair ? values[row->b] : 0, elements;
     int shift;
+    Cursor cursor;
     switch (row->kind) {
     case INTC_EXPONENT_CONST:
         values[i] = row->constant;
@@ -60,8 +62,10 @@ static bool compute_exponent(const Session *session, const struct intc_exponent 
         return true;
     case INTC_EXPONENT_LEAST:
         values[i] = INT16_MAX;
-        for (int64_t k = 0; k < intc_rt_tensor_elements(tensor); k++) {
-            int64_t x = intc_rt_tensor_get(session->arena, tensor, k);
+        cursor = intc_rt_cursor(tensor);
+        elements = intc_rt_tensor_elements(tensor);
+        for (int64_t k = 0; k < elements; k++, intc_rt_cursor_next(&cursor)) {
+            int64_t x = intc_rt_cursor_get(&cursor, session->arena);
             values[i] = x < values[i] ? x : values[i];
         }
         return true;
@@ -93,8 +97,9 @@ static void write_little(unsigned char *at, uint64_t value, int bytes) {
 static void patch_float(const Session *session, const struct intc_tensor *tensor, int bytes, unsigned char *at) {
     int places = bytes == 2 ? 10 : bytes == 4 ? 23 : 52, width = bytes == 2 ? 5 : bytes == 4 ? 8 : 11;
     int64_t elements = intc_rt_tensor_elements(tensor);
-    for (int64_t i = 0; i < elements; i++) {
-        Fixed x = intc_rt_tensor_number(session->arena, tensor, i);
+    Cursor from = intc_rt_cursor(tensor);
+    for (int64_t i = 0; i < elements; i++, intc_rt_cursor_next(&from)) {
+        Fixed x = intc_rt_tensor_number(session->arena, tensor, from.place);
         write_little(at + i * bytes, intc_rt_pack_float(x.mantissa, x.exponent, places, width), bytes);
     }
 }
@@ -103,8 +108,9 @@ static void patch_int8(const Session *session, const struct intc_tensor *tensor,
     int shift;
     mapped_shift(session, tensor, bits, &shift);
     int64_t elements = intc_rt_tensor_elements(tensor);
-    for (int64_t i = 0; i < elements; i++)
-        at[i] = (unsigned char)intc_round_even(intc_rt_tensor_get(session->arena, tensor, i), shift);
+    Cursor from = intc_rt_cursor(tensor);
+    for (int64_t i = 0; i < elements; i++, intc_rt_cursor_next(&from))
+        at[i] = (unsigned char)intc_round_even(intc_rt_cursor_get(&from, session->arena), shift);
 }
 
 /* value * 2^-shift as int32, nearest, saturated. */
@@ -117,8 +123,9 @@ static int64_t to_int32(int64_t value, int64_t shift) {
 static void patch_int32(const Session *session, const struct intc_tensor *tensor, const int64_t *target, unsigned char *at) {
     int64_t shift = target ? *target - intc_rt_exponent(session->arena, tensor->exponent_offset) : 0;
     int64_t elements = intc_rt_tensor_elements(tensor);
-    for (int64_t i = 0; i < elements; i++)
-        write_little(at + 4 * i, (uint64_t)to_int32(intc_rt_tensor_get(session->arena, tensor, i), shift), 4);
+    Cursor from = intc_rt_cursor(tensor);
+    for (int64_t i = 0; i < elements; i++, intc_rt_cursor_next(&from))
+        write_little(at + 4 * i, (uint64_t)to_int32(intc_rt_cursor_get(&from, session->arena), shift), 4);
 }
 
 static int64_t patch_size(const struct intc_patch *patch, const struct intc_tensor *tensor) {

@@ -58,8 +58,9 @@ static bool open_writer(Writer *writer, const struct intc_tensor *tensor, const 
 static void write_rows(const unsigned char *arena, Writer *writer, int64_t rows) {
     const struct intc_tensor *tensor = writer->tensor;
     int64_t count = rows * writer->elements;
-    for (int64_t i = 0; i < count; i++) {
-        Fixed x = intc_rt_tensor_number(arena, tensor, i);
+    Cursor at = intc_rt_cursor(tensor);
+    for (int64_t i = 0; i < count; i++, intc_rt_cursor_next(&at)) {
+        Fixed x = intc_rt_tensor_number(arena, tensor, at.place);
         uint32_t bits = (uint32_t)intc_rt_float_bits(x.mantissa, x.exponent);
         for (int b = 0; b < 4; b++)
             writer->buffer[4 * i + b] = (unsigned char)(bits >> (8 * b));

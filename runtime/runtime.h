@@ -267,10 +267,20 @@ int32_t intc_rt_exponent(const unsigned char *arena, int64_t offset);
 void intc_rt_set_exponent(unsigned char *arena, int64_t offset, int64_t exponent);
 /* Offset in bytes of the element with this row-major logical index. */
 int64_t intc_rt_tensor_place(const struct intc_tensor *tensor, int64_t index);
-/* Of an f32 the bits, sign-extended. */
-int64_t intc_rt_tensor_get(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index);
-/* The number itself, f32 or mantissa with the tensor's exponent. Infinities and NaN become +-2^1000, beyond what any width here holds. */
-Fixed intc_rt_tensor_number(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index);
+/* All elements in the order of that index; begins with the first. */
+typedef struct {
+    const struct intc_tensor *tensor;
+    int size;      /* of an element */
+    int64_t place; /* offset in bytes of the element that it is at */
+    int64_t index[8];
+} Cursor;
+Cursor intc_rt_cursor(const struct intc_tensor *tensor);
+void intc_rt_cursor_next(Cursor *cursor);
+/* The element's mantissa, integer, or bits of an f32, sign-extended. */
+int64_t intc_rt_cursor_get(const Cursor *cursor, const unsigned char *arena);
+/* The number at an offset in bytes, f32 or mantissa with the tensor's exponent. Infinities and NaN become +-2^1000, beyond what any width
+ * here holds. */
+Fixed intc_rt_tensor_number(const unsigned char *arena, const struct intc_tensor *tensor, int64_t place);
 /* mantissa * 2^exponent as the bits of an f32, nearest even. */
 int32_t intc_rt_float_bits(int64_t mantissa, int exponent);
 /* Offsets in elements of the logical elements of dimensions first.. ; NULL and true if they are contiguous. False: out of memory, or they

@@ -56,8 +56,9 @@ void intc_rt_parameters_hash(const Session *session, unsigned char digest[32]) {
         if (seen)
             continue;
         int64_t elements = intc_rt_tensor_elements(tensor);
-        for (int64_t e = 0; e < elements; e++)
-            hash_number(&hash, intc_rt_tensor_get(session->arena, tensor, e), intc_rt_type_size(tensor->type));
+        Cursor at = intc_rt_cursor(tensor);
+        for (int64_t e = 0; e < elements; e++, intc_rt_cursor_next(&at))
+            hash_number(&hash, intc_rt_cursor_get(&at, session->arena), at.size);
         hash_number(&hash, intc_rt_exponent(session->arena, tensor->exponent_offset), 4);
     }
     intc_rt_sha256_end(&hash, digest);

@@ -65,12 +65,27 @@ int64_t intc_rt_tensor_place(const struct intc_tensor *tensor, int64_t index) {
     return tensor->offset + element * intc_rt_type_size(tensor->type);
 }
 
-int64_t intc_rt_tensor_get(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index) {
-    return intc_rt_load(arena + intc_rt_tensor_place(tensor, index), tensor->type);
+Cursor intc_rt_cursor(const struct intc_tensor *tensor) {
+    return (Cursor){.tensor = tensor, .size = intc_rt_type_size(tensor->type), .place = tensor->offset};
 }
 
-Fixed intc_rt_tensor_number(const unsigned char *arena, const struct intc_tensor *tensor, int64_t index) {
-    int64_t bits = intc_rt_tensor_get(arena, tensor, index);
+void intc_rt_cursor_next(Cursor *cursor) {
+    for (int i = cursor->tensor->rank - 1; i >= 0; i--) {
+        int64_t step = cursor->tensor->stride[i] * cursor->size;
+        cursor->place += step;
+        if (++cursor->index[i] < cursor->tensor->dim[i])
+            return;
+        cursor->index[i] = 0;
+        cursor->place -= cursor->tensor->dim[i] * step;
+    }
+}
+
+int64_t intc_rt_cursor_get(const Cursor *cursor, const unsigned char *arena) {
+    return intc_rt_load(arena + cursor->place, cursor->tensor->type);
+}
+
+Fixed intc_rt_tensor_number(const unsigned char *arena, const struct intc_tensor *tensor, int64_t place) {
+    int64_t bits = intc_rt_load(arena + place, tensor->type);
     if (tensor->type != INTC_F32)
         return (Fixed){bits, intc_rt_exponent(arena, tensor->exponent_offset)};
     int field = (int)(bits >> 23 & 255);

@@ -182,7 +182,7 @@ static void report_step(Run *run, Fixed rate) {
                     .batch = module->batch};
     Score *score = &run->epoch_score;
     if (loss) {
-        Fixed x = intc_rt_tensor_number(arena, loss, 0);
+        Fixed x = intc_rt_tensor_number(arena, loss, loss->offset);
         line.loss = intc_rt_loss_value(x.mantissa, x.exponent);
         score->has_loss = true;
         score->loss += line.loss;
@@ -190,7 +190,7 @@ static void report_step(Run *run, Fixed rate) {
     }
     if (metric && line.places > 0) {
         line.has_metric = true;
-        line.correct = intc_rt_tensor_get(arena, metric, 0);
+        line.correct = intc_rt_load(arena + metric->offset, metric->type);
         score->has_metric = true;
         score->correct += line.correct;
         score->places += line.places;

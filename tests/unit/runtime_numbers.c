@@ -174,7 +174,7 @@ static void test_float_tensor(void **state) {
     const struct intc_tensor tensor = {
         .type = INTC_F32, .rank = 1, .dim = (const int64_t[]){6}, .stride = (const int64_t[]){1}, .exponent_offset = -1};
     for (int i = 0; i < 6; i++) {
-        Fixed x = intc_rt_tensor_number((const unsigned char *)values, &tensor, i);
+        Fixed x = intc_rt_tensor_number((const unsigned char *)values, &tensor, 4 * i);
         assert_true(ldexp((double)x.mantissa, x.exponent) == (double)values[i]);
         int32_t bits, back = intc_rt_float_bits(x.mantissa, x.exponent);
         memcpy(&bits, values + i, sizeof bits);
@@ -182,7 +182,7 @@ static void test_float_tensor(void **state) {
     }
     static const float wild[] = {INFINITY, -INFINITY, NAN};
     for (int i = 0; i < 3; i++)
-        assert_true(intc_rt_tensor_number((const unsigned char *)wild, &tensor, i).exponent > 900);
+        assert_true(intc_rt_tensor_number((const unsigned char *)wild, &tensor, 4 * i).exponent > 900);
 }
 
 static void test_unpack(void **state) {
