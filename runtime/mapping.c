@@ -114,6 +114,18 @@ static inline __attribute__((always_inline)) bool map_format(FloatFormat format,
     return map_floats(format, row, begin, end, exponent, bits, to, false);
 }
 
+/* Floats of a float32 trainer are taken as they are, but for the sign of zero. */
+static bool copy_singles(const unsigned char *row, int64_t begin, int64_t end, const RowPlace *to) {
+    uint64_t most = 0, sign = (uint64_t)1 << 31;
+    for (int64_t i = begin; i < end; i++) {
+        uint64_t word = float_word(SINGLE, row, i), magnitude = word & (sign - 1);
+        most = magnitude > most ? magnitude : most;
+        uint32_t kept = magnitude == 0 ? 0 : (uint32_t)word;
+        memcpy(to->first + place_of(to, i) * (int64_t)sizeof kept, &kept, sizeof kept);
+    }
+    return most < infinity(SINGLE);
+}
+
 static bool is_plain_float(const DataShape *shape) {
     return shape->type >= DATA_F16 && !shape->swap;
 }
@@ -152,6 +164,8 @@ Extreme intc_rt_row_extreme(const DataShape *shape, const unsigned char *row, in
 bool intc_rt_map_values(const DataShape *shape, const unsigned char *row, int64_t begin, int64_t end, int exponent, int bits,
                         const RowPlace *to) {
     bool real = to->type == INTC_F32;
+    if (shape->type == DATA_F32 && !shape->swap && real)
+        return copy_singles(row, begin, end, to);
     if (is_plain_float(shape) && !real)
         return shape->type == DATA_F16   ? map_format(HALF, row, begin, end, exponent, bits, to)
                : shape->type == DATA_F32 ? map_format(SINGLE, row, begin, end, exponent, bits, to)

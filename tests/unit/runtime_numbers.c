@@ -223,6 +223,7 @@ static void make_floats(unsigned char *bytes, int size, int places, int width) {
     }
 }
 
+/* Every element as the unpacked one is mapped. */
 static void check_mapping(const DataShape *shape, const unsigned char *bytes, int exponent, int bits, const int32_t *place) {
     int8_t narrow[MAPPED];
     int16_t wide[MAPPED];
@@ -264,6 +265,11 @@ static void test_mapping(void **state) {
             Extreme b = intc_rt_row_extreme(&other, swapped, begin, begin + 3 < MAPPED ? begin + 3 : MAPPED);
             assert_true(a.finite && b.finite && a.magnitude == b.magnitude && (a.magnitude == 0 || a.exponent == b.exponent));
         }
+        uint32_t own[MAPPED], unpacked[MAPPED];
+        RowPlace real = {(unsigned char *)own, place, INTC_F32, 4}, others = {(unsigned char *)unpacked, place, INTC_F32, 4};
+        assert_true(intc_rt_map_values(&shape, bytes, 0, MAPPED, 0, 32, &real));
+        assert_true(intc_rt_map_values(&other, swapped, 0, MAPPED, 0, 32, &others));
+        assert_memory_equal(own, unpacked, sizeof own);
         memset(bytes + size * 7, 0xff, (size_t)size);
         int8_t unused[MAPPED];
         RowPlace to = {(unsigned char *)unused, NULL, INTC_I8, 1};
