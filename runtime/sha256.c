@@ -15,6 +15,14 @@ static uint32_t rotate(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
+/* Round k of eight: the words stay where they are, and their names move, so that unrolled all lie in registers. */
+static inline void round_of(uint32_t s[8], unsigned k, uint32_t w) {
+    uint32_t a = s[-k & 7], b = s[(1 - k) & 7], c = s[(2 - k) & 7], e = s[(4 - k) & 7], f = s[(5 - k) & 7], g = s[(6 - k) & 7];
+    uint32_t t = s[(7 - k) & 7] + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + w;
+    s[(3 - k) & 7] += t;
+    s[(7 - k) & 7] = t + (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+}
+
 static void hash_block(uint32_t state[8], const unsigned char *block) {
     uint32_t w[64], s[8];
     for (int i = 0; i < 16; i++)
@@ -23,13 +31,10 @@ static void hash_block(uint32_t state[8], const unsigned char *block) {
         w[i] = w[i - 16] + (rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
                (rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10);
     memcpy(s, state, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        uint32_t t =
-            s[7] + (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + constants[i] + w[i];
-        uint32_t u = (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t;
-        s[0] = t + u;
+    for (unsigned i = 0; i < 64; i += 8) {
+#pragma GCC unroll 8
+        for (unsigned k = 0; k < 8; k++)
+            round_of(s, k, constants[i + k] + w[i + k]);
     }
     for (int i = 0; i < 8; i++)
         state[i] += s[i];
