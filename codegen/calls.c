@@ -77,7 +77,7 @@ static LLVMValueRef distance(const Codegen *cg, LLVMValueRef there, LLVMValueRef
 }
 
 LLVMTypeRef call_type(const Codegen *cg) {
-    LLVMTypeRef fields[] = {cg->i32, cg->i32, cg->i32, cg->i32, cg->i32, cg->i32, cg->i16, cg->i8, cg->i8};
+    LLVMTypeRef fields[] = {cg->i32, cg->i32, cg->i32, cg->i32, cg->i64, cg->i32, cg->i16, cg->i8, cg->i8};
     return LLVMStructTypeInContext(cg->context, fields, sizeof fields / sizeof *fields, false);
 }
 
@@ -86,7 +86,7 @@ static LLVMValueRef call_data(Codegen *cg, const Call *call, LLVMValueRef here, 
                              distance(cg, item_address(cg, place_type(cg), places, call->first_place), here),
                              distance(cg, const_text(cg, call->name), here),
                              distance(cg, const_text(cg, call->origin), here),
-                             fitting(cg->i32, call->tiles),
+                             const64(cg, call->tiles),
                              fitting(cg->i32, call->images),
                              fitting(cg->i16, call->threads),
                              fitting(cg->i8, call->again),

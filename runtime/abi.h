@@ -67,7 +67,7 @@ typedef void intc_entry(unsigned char *arena, struct intc_pool *pool);
 struct intc_call {
     int32_t kernel, places;
     int32_t name, origin; /* the kind of work, and what of the model it belongs to; for profiles */
-    int32_t tiles;
+    int64_t tiles;
     int32_t images;  /* where not 0: tiles are these in their order, and those of the image to begin with should come first */
     int16_t threads; /* that may share the call; 1: not enough work for the pool */
     int8_t again;    /* where not 0: so many calls before this one, and this, are repeated while it asks for it */
