@@ -5,7 +5,7 @@
 #include <string.h>
 #include <zlib.h>
 
-enum { LEVEL = 9 };
+enum { LEVEL = 9, MOST = 8 * 1024 * 1024 };
 
 static unsigned char *append(unsigned char *at, const void *data, size_t size) {
     if (size > 0)
@@ -33,16 +33,15 @@ static unsigned char *append_kept(const ModelTemplate *model, unsigned char *to)
     return append(to, model->bytes + from, (size_t)(model->size - from));
 }
 
-/* Bytes that are packed only if that is smaller. */
+/* Packed only if that is smaller. Most of a large record are weights that do not learn: they take long to deflate, and stay as large. */
 static Record deflated(const Codegen *cg, const unsigned char *bytes, size_t size) {
-    Record record = {.bytes = bytes, .size = (int64_t)size, .unpacked = (int64_t)size};
+    Record whole = {bytes, (int64_t)size, (int64_t)size};
+    if (size > MOST || is_foreign(cg->target->triple))
+        return whole;
     uLongf packed = compressBound(size);
     unsigned char *room = arena_alloc(cg->memory, packed, 1);
-    if (!is_foreign(cg->target->triple) && compress2(room, &packed, bytes, size, LEVEL) == Z_OK && packed < size) {
-        record.bytes = room;
-        record.size = (int64_t)packed;
-    }
-    return record;
+    bool smaller = compress2(room, &packed, bytes, size, LEVEL) == Z_OK && packed < size;
+    return smaller ? (Record){room, (int64_t)packed, (int64_t)size} : whole;
 }
 
 Record record_new(const Codegen *cg, const ModelTemplate *model, const struct intc_exponent *exponents, const struct intc_patch *patches) {

@@ -158,7 +158,8 @@ struct intc_condition {
 /* Several models may have one format, best first: the first whose conditions all hold is written; if none, the last one's broken condition
  * is the error.
  * The record holds, one after the other: exponents; patches in the order of their offsets, none over another; conditions; the model's bytes
- * without those that the patches write; sentences. It is deflated (RFC 1950), but in trainers that are linked without zlib. */
+ * without those that the patches write; sentences. It is deflated (RFC 1950), but in trainers that are linked without zlib, and where it is
+ * large. */
 struct intc_model {
     const char *format;  /* "float", "int8", "qdq" */
     const char *refusal; /* NULL, or why this format cannot be written; then there is no record */
