@@ -167,7 +167,7 @@ static bool open_feed(const struct intc_module *module, Feed *feed, const char *
     feed->extremes = calloc((size_t)(module->batch * feed->pieces) + 1, sizeof *feed->extremes);
     if (!feed->extremes || (feed->step && !intc_rt_tensor_places(feed->step, 1, &feed->step_place)) ||
         (feed->infer && !intc_rt_tensor_places(feed->infer, 1, &feed->infer_place)))
-        return intc_rt_fail(error, "out of memory");
+        return intc_rt_fail(error, "input '%s': out of memory, or a row takes more than 2^31 elements", tensor->name);
     if (!paths)
         return true;
     if (!intc_rt_data_open(paths, tensor->integer, &feed->set, error) || !check_set(feed, tensor, error))
