@@ -68,8 +68,8 @@ static bool can_pair(const Conv *conv) {
     return whole && overlap && conv->ys[1] == 1 && conv->ys[4] == conv->columns;
 }
 
-/* About the time of a row of the result by a row of the kernel, in parts of a dot: each group of K is multiplied with all vectors of columns,
- * and read once. Too few sums at a time wait for each other; a tile of matrix registers takes as long as its rows and four more. */
+/* About the time of a row of the result by a row of the kernel, in parts of a dot: each group of K is multiplied with all vectors of
+ * columns, and read once. Few sums at a time wait for each other; a tile of matrix registers takes the time of its rows and four more. */
 static int64_t time_beside(const Codegen *cg, const Conv *conv, int64_t pixels) {
     enum { SUMS = 8, ROWS = 16, MORE = 4 };
     int64_t columns = pixels * conv->columns, run = ((pixels - 1) * conv->stride[2] + conv->kernel[2]) * conv->terms;
