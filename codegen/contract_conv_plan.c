@@ -61,9 +61,9 @@ static bool should_scatter(const Conv *conv) {
 /* --- pixels beside each other --- */
 
 /* Whether pixels of a row of the result that read the same pixels of the source can be columns of one: one run in memory, of windows that
- * overlap. */
+ * overlap. Not of floats, of which a zero times infinity is none. */
 static bool can_pair(const Conv *conv) {
-    bool whole = conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type != T_I64;
+    bool whole = conv->groups == 1 && !dot_is_lanes(&conv->dot) && conv->result->type == T_I32;
     bool overlap = conv->dilation[2] == 1 && conv->stride[2] < conv->kernel[2] && (!conv->backward || conv->stride[2] == 1);
     return whole && overlap && conv->ys[1] == 1 && conv->ys[4] == conv->columns;
 }
