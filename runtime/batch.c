@@ -70,7 +70,7 @@ static int dynamic_exponent(const Feed *feed, const Feeds *feeds, int bits) {
 static void map_table(const Feed *feed, const struct intc_tensor *tensor, int exponent) {
     for (int64_t i = 0; i < (int64_t)256 * feed->channels; i++)
         feed->mapped[i] = tensor->type == INTC_F32
-                              ? (int32_t)intc_rt_float_bits(feed->table[i], -PIXEL_FRACTION)
+                              ? intc_rt_float_bits(feed->table[i], -PIXEL_FRACTION)
                               : (int32_t)intc_rt_map_value(feed->table[i], (int64_t)exponent + PIXEL_FRACTION, tensor->bits);
 }
 

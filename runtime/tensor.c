@@ -113,14 +113,9 @@ bool intc_rt_tensor_places(const struct intc_tensor *tensor, int first, int32_t 
     int32_t *list = last <= INT32_MAX ? malloc((size_t)elements * sizeof *list) : NULL;
     if (!list)
         return false;
-    for (int64_t e = 0; e < elements; e++) {
-        int64_t rest = e, place = 0;
-        for (int i = tensor->rank - 1; i >= first; i--) {
-            place += rest % tensor->dim[i] * tensor->stride[i];
-            rest /= tensor->dim[i];
-        }
-        list[e] = (int32_t)place;
-    }
+    Cursor at = intc_rt_cursor(tensor);
+    for (int64_t e = 0; e < elements; e++, intc_rt_cursor_next(&at))
+        list[e] = (int32_t)((at.place - tensor->offset) / at.size);
     *places = list;
     return true;
 }
